@@ -1,0 +1,1 @@
+"""What people and their programs steer with: REST control API, read side."""

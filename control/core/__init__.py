@@ -1,0 +1,1 @@
+"""Pure parts of control: access, quotas, workflow checks."""

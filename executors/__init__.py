@@ -1,0 +1,1 @@
+"""Commands in, vendor calls out, results back."""

@@ -1,0 +1,1 @@
+"""Pure parts of the executors: requests, outcomes, pages."""

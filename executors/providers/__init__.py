@@ -1,0 +1,1 @@
+"""One folder a vendor; read as data, never imported by name."""

@@ -1,0 +1,1 @@
+"""The executors' shell: consumer, lanes, driver, limiter, ledger."""

@@ -1,0 +1,1 @@
+"""Events in over HTTP: verified, written to Kafka, answered only after the broker has them."""

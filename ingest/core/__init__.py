@@ -1,0 +1,1 @@
+"""Pure parts of ingest: signatures, paths, and how a request becomes an event."""

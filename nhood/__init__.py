@@ -1,0 +1,1 @@
+"""The command: starts, stops, shows and demonstrates the platform."""

@@ -1,0 +1,1 @@
+"""Kafka, PostgreSQL and Valkey on one machine without Docker."""

@@ -1,0 +1,1 @@
+"""A server that plays the vendors from the same provider files."""

@@ -1,0 +1,1 @@
+"""Events in, commands out: expands workflows into steps and follows their results."""

@@ -1,0 +1,1 @@
+"""Pure parts of the router: matching and advancing; no I/O, no clock."""

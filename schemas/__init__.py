@@ -1,0 +1,1 @@
+"""The contract between the stages; imports nothing of ours and does no I/O."""

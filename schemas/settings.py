@@ -1,0 +1,201 @@
+"""All settings of all stages, read once from the environment; errors are told all at once."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, cast
+
+from schemas.errors import InvalidInput, Problem
+
+
+class Secret:
+    """Text that must never be shown: repr and str are `***`; `reveal()` gives it out."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Give the text out; only where it is used, never to a log."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+def _setting(env: str, default: object, doc: str, unit: str = "") -> Any:  # noqa: ANN401
+    return field(default=default, metadata={"env": env, "doc": doc, "unit": unit})
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderOverride:
+    """Where one provider is reached and with which OAuth app, where the environment says so.
+
+    Set by `NHOOD_PROVIDER_<SLUG>_BASE_URL`, `_AUTHORIZE_URL`, `_TOKEN_URL`, `_CLIENT_ID` and
+    `_CLIENT_SECRET`.
+    """
+
+    base_url: str | None = None
+    authorize_url: str | None = None
+    token_url: str | None = None
+    client_id: str | None = None
+    client_secret: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One frozen value with everything a stage may be told from outside."""
+
+    kafka_bootstrap_servers: str = _setting(
+        "KAFKA_BOOTSTRAP_SERVERS", "", "Kafka brokers; empty: `nhood up` starts its own."
+    )
+    database_url: Secret = _setting(
+        "DATABASE_URL", Secret(""), "PostgreSQL address; empty: `nhood up` starts its own."
+    )
+    redis_url: Secret = _setting(
+        "REDIS_URL", Secret(""), "Redis or Valkey address; empty: `nhood up` starts its own."
+    )
+    environment: str = _setting(
+        "NHOOD_ENVIRONMENT", "development", "`development` or `production`."
+    )
+    state_dir: str = _setting("NHOOD_STATE_DIR", ".nhood", "Folder of the embedded stack's state.")
+    cache_dir: str = _setting(
+        "NHOOD_CACHE_DIR", "", "Folder for downloads; empty: the user's cache folder."
+    )
+    maven_repository: str = _setting(
+        "NHOOD_MAVEN_REPOSITORY",
+        "https://repo1.maven.org/maven2",
+        "Where Apache Kafka's jars are downloaded from.",
+    )
+    host: str = _setting("NHOOD_HOST", "127.0.0.1", "Address that the HTTP servers bind to.")
+    port: int = _setting("NHOOD_PORT", 8080, "Port of the gateway: webhooks, control API, portal.")
+    ops_port: int = _setting(
+        "NHOOD_OPS_PORT", 0, "Port of a stage's /healthz, /readyz, /metrics; 0: a free one."
+    )
+    sandbox_port: int = _setting("NHOOD_SANDBOX_PORT", 8090, "Port of the sandbox.")
+    public_url: str = _setting(
+        "NHOOD_PUBLIC_URL",
+        "",
+        "Address under which the gateway is reached from outside; empty: host and port.",
+    )
+    sandbox_url: str = _setting(
+        "NHOOD_SANDBOX_URL", "", "Address of the sandbox; empty: host and sandbox port."
+    )
+    master_key_file: str = _setting(
+        "NHOOD_MASTER_KEY_FILE",
+        "",
+        "File with the vault's root key (development); empty: `<state_dir>/master.key`.",
+    )
+    topic_partitions: int = _setting(
+        "NHOOD_TOPIC_PARTITIONS", 0, "Overrides the partitions of topics.yaml; 0: as declared."
+    )
+    replication_factor: int = _setting(
+        "NHOOD_REPLICATION_FACTOR", 1, "Copies of each partition; 3 in production."
+    )
+    log_level: str = _setting("NHOOD_LOG_LEVEL", "info", "debug, info, warning or error.")
+    providers: Mapping[str, ProviderOverride] = field(
+        default_factory=dict, metadata={"env": "", "doc": "", "unit": ""}
+    )
+
+    @property
+    def gateway_url(self) -> str:
+        """Where the gateway is reached, without a slash at the end."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    @property
+    def sandbox_base(self) -> str:
+        """Where the sandbox is reached, without a slash at the end."""
+        return (self.sandbox_url or f"http://{self.host}:{self.sandbox_port}").rstrip("/")
+
+    @property
+    def is_production(self) -> bool:
+        """Whether development's comforts are off."""
+        return self.environment == "production"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
+        """Read every setting.
+
+        Raises:
+            InvalidInput: With one problem per setting that cannot be used.
+        """
+        source = os.environ if env is None else env
+        values: dict[str, object] = {}
+        problems: list[Problem] = []
+        for item in fields(cls):
+            name = item.metadata["env"]
+            if not name or name not in source:
+                continue
+            try:
+                values[item.name] = _parse(item, source[name])
+            except ValueError as error:
+                problems.append(Problem(name, str(error), item.metadata["doc"], "bad_setting"))
+        if values.get("environment", "development") not in ("development", "production"):
+            problems.append(
+                Problem(
+                    "NHOOD_ENVIRONMENT",
+                    f"{values['environment']!r} is not an environment",
+                    "Say development or production.",
+                    "bad_setting",
+                )
+            )
+        if problems:
+            text = "; ".join(f"{p.place}: {p.message}. {p.mend}" for p in problems)
+            raise InvalidInput(f"Settings cannot be used: {text}", problems=problems)
+        return cls(**values, providers=_provider_overrides(source))  # type: ignore[arg-type]
+
+    def to_env(self) -> dict[str, str]:
+        """Give the environment that makes `from_env` build these settings again."""
+        env: dict[str, str] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            name = item.metadata["env"]
+            if name and (item.default is MISSING or value != item.default):
+                env[name] = value.reveal() if isinstance(value, Secret) else str(value)
+        for slug, override in self.providers.items():
+            for part in fields(override):
+                value = getattr(override, part.name)
+                if value is not None:
+                    name = f"NHOOD_PROVIDER_{slug.upper()}_{part.name.upper()}"
+                    env[name] = value.reveal() if isinstance(value, Secret) else value
+        return env
+
+
+def _parse(item: "Field[Any]", text: str) -> object:
+    if isinstance(item.default, Secret):
+        return Secret(text)
+    if isinstance(item.default, bool):
+        if text.lower() not in ("1", "0", "true", "false", "yes", "no"):
+            raise ValueError(f"{text!r} is neither true nor false")
+        return text.lower() in ("1", "true", "yes")
+    if isinstance(item.default, int):
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is not a whole number") from None
+    return text
+
+
+def _provider_overrides(source: Mapping[str, str]) -> dict[str, ProviderOverride]:
+    found: dict[str, dict[str, object]] = {}
+    parts = {f"_{item.name.upper()}": item.name for item in fields(ProviderOverride)}
+    for name, value in source.items():
+        if not name.startswith("NHOOD_PROVIDER_") or not value:
+            continue
+        rest = name.removeprefix("NHOOD_PROVIDER_")
+        for suffix, part in parts.items():
+            if rest.endswith(suffix):
+                slug = rest.removesuffix(suffix).lower()
+                parsed = Secret(value) if part == "client_secret" else value
+                found.setdefault(slug, {})[part] = parsed
+    return {slug: ProviderOverride(**cast("Any", parts)) for slug, parts in found.items()}

@@ -1,0 +1,1 @@
+"""The only place that sees a credential in clear."""

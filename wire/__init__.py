@@ -1,0 +1,1 @@
+"""The thin layer that talks to Kafka, HTTP and Postgres."""
