@@ -9,7 +9,7 @@
     ├── TooLarge            413      over a named limit
     ├── RateLimited         429      over a rate; `retry_after_s` says when
     ├── DependencyDown      503      Kafka, Postgres, Redis or a vendor cannot be reached
-    ├── CorruptEvent        422      bytes on a topic that cannot be read: goes to the dead-letter topic
+    ├── CorruptEvent        422      unreadable bytes on a topic: they go to the dead-letter topic
     ├── SecretUnavailable   503      a key or credential cannot be had
     └── StackError          500      the embedded stack cannot start; says how to mend it
 

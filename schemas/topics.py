@@ -1,4 +1,4 @@
-"""The typed view of `topics.yaml`: what each topic holds, how it is kept, who writes and reads it."""
+"""The typed view of `topics.yaml`: what a topic holds, how long, who writes and who reads it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

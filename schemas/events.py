@@ -1,0 +1,333 @@
+"""The records on the topics, as frozen values, and the CloudEvents envelope they travel in.
+
+    Event            outside → ingest → router           a body, byte for byte
+    WorkflowVersion  control → router, ingest            what to do with it
+    RequestStep      router → executors                  call this action
+    StepFinished     executors → router, control         what became of it
+    CancelRequested  control → router                    stop this execution
+    StepRemembered   router → router                     what cannot ride in commands
+    EventOutcome, ExecutionStarted, ExecutionFinished    router → control
+    DeadLetter       whoever could not read a record
+
+Field for field the same as `schemas/avro/*.avsc`, whose `doc`s say what each field means.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from schemas.errors import CorruptEvent
+
+TYPE_WEBHOOK = "nhood.webhook"
+TYPE_EXECUTE = "nhood.execute"
+RESERVED_TYPE_PREFIX = "nhood."
+CANCELLED = "#cancelled"
+FINISHED = "#finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Content, plain (`key_id` is None) or sealed with an end customer's data key."""
+
+    data: bytes
+    content_type: str = "application/json"
+    key_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record stands in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class StepError:
+    """Why a step or an execution failed: a code, a customer's and an operator's sentence."""
+
+    code: str
+    message: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened outside; its name and time are in the envelope."""
+
+    data: Payload
+    user: str | None = None
+    mode: str = "live"
+    method: str | None = None
+    query: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowVersion:
+    """One immutable version of a workflow; under the bare workflow id the current one."""
+
+    workspace_id: str
+    workflow_id: str
+    version: int
+    mode: str
+    name: str
+    status: str
+    definition: bytes
+    saved_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStep:
+    """Command: call one action of one provider."""
+
+    workspace_id: str
+    execution_id: str
+    workflow_id: str
+    version: int
+    step_id: str
+    loop_index: int
+    effect_key: str
+    provider: str
+    action: str
+    params: Payload
+    mode: str
+    user: str | None
+    connection_id: str | None
+    order_key: str | None
+    max_attempts: int
+    retry_delay_ms: int
+    retry_max_delay_ms: int
+    timeout_ms: int
+    on_unknown: str
+    state: Payload
+    requested_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """What became of a step."""
+
+    workspace_id: str
+    execution_id: str
+    workflow_id: str
+    version: int
+    step_id: str
+    loop_index: int
+    effect_key: str
+    provider: str
+    action: str
+    outcome: str
+    output: Payload
+    output_cut: bool
+    vendor_id: str | None
+    error: StepError | None
+    attempts: bytes
+    request: Payload
+    response: Payload
+    connection_id: str | None
+    from_ledger: bool
+    command: Place
+    state: Payload
+    requested_at_us: int
+    started_at_us: int
+    finished_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Somebody wants an execution to stop."""
+
+    workspace_id: str
+    execution_id: str
+    reason: str
+    requested_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepRemembered:
+    """What the router has to know of an execution besides what rides in its commands."""
+
+    workspace_id: str
+    execution_id: str
+    step_id: str
+    result: Payload
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventOutcome:
+    """What became of one offset of the events topic."""
+
+    workspace_id: str | None
+    event_id: str | None
+    event: Place
+    outcome: str
+    reason: str
+    executions: Sequence[str]
+    event_type: str | None
+    subject: str | None
+    mode: str | None
+    event_time_us: int
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionStarted:
+    """An event started a workflow."""
+
+    workspace_id: str
+    execution_id: str
+    workflow_id: str
+    version: int
+    workflow_name: str
+    mode: str
+    user: str | None
+    event_id: str
+    event: Place
+    generation: int
+    event_time_us: int
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionFinished:
+    """An execution has its end."""
+
+    workspace_id: str
+    execution_id: str
+    workflow_id: str
+    version: int
+    mode: str
+    status: str
+    error: StepError | None
+    steps: bytes
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be read, as it was."""
+
+    original: Place
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, bytes]
+    workspace_id: str | None
+    stage: str
+    class_: str
+    code: str
+    reason: str
+    attempts: int
+    at_us: int
+
+
+Record = (
+    Event
+    | WorkflowVersion
+    | RequestStep
+    | StepFinished
+    | CancelRequested
+    | StepRemembered
+    | EventOutcome
+    | ExecutionStarted
+    | ExecutionFinished
+    | DeadLetter
+)
+
+AVRO_CONTENT_TYPE = "application/avro"
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """CloudEvents 1.0 attributes in Kafka's binary mode, one header `ce_<attribute>` each.
+
+    Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+    `workspace` and `generation` are extension attributes of ours; `traceparent` is W3C's header.
+    """
+
+    id: str
+    type: str
+    source: str
+    workspace: str
+    time_us: int
+    subject: str | None = None
+    generation: int = 0
+    traceparent: str | None = None
+    content_type: str = AVRO_CONTENT_TYPE
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        """Give the record headers."""
+        found = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", self.id.encode()),
+            ("ce_type", self.type.encode()),
+            ("ce_source", self.source.encode()),
+            ("ce_time", rfc3339(self.time_us).encode()),
+            ("ce_workspace", self.workspace.encode()),
+            ("content-type", self.content_type.encode()),
+        ]
+        if self.subject is not None:
+            found.append(("ce_subject", self.subject.encode()))
+        if self.generation:
+            found.append(("ce_generation", str(self.generation).encode()))
+        if self.traceparent:
+            found.append(("traceparent", self.traceparent.encode()))
+        return found
+
+    @classmethod
+    def parse(cls, headers: Mapping[str, bytes]) -> "Envelope":
+        """Read the attributes of a record of ours.
+
+        Raises:
+            CorruptEvent: Where a required attribute is missing or cannot be read.
+        """
+        try:
+            texts = {name: value.decode() for name, value in headers.items()}
+        except UnicodeDecodeError as error:
+            raise CorruptEvent("A header is not UTF-8 text.", code="bad_header") from error
+        missing = [n for n in ("ce_id", "ce_type", "ce_source", "ce_workspace") if n not in texts]
+        if missing:
+            raise CorruptEvent(
+                f"CloudEvents headers are missing: {', '.join(missing)}.", code="missing_attribute"
+            )
+        generation = texts.get("ce_generation", "0")
+        if not generation.isdigit():
+            raise CorruptEvent("ce_generation is not a whole number.", code="bad_header")
+        return cls(
+            id=texts["ce_id"],
+            type=texts["ce_type"],
+            source=texts["ce_source"],
+            workspace=texts["ce_workspace"],
+            time_us=parse_rfc3339(texts["ce_time"]) if "ce_time" in texts else 0,
+            subject=texts.get("ce_subject"),
+            generation=int(generation),
+            traceparent=texts.get("traceparent"),
+            content_type=texts.get("content-type", AVRO_CONTENT_TYPE),
+        )
+
+
+def rfc3339(time_us: int) -> str:
+    """Write a time (UTC, microseconds) as CloudEvents wants it: `2026-01-31T08:00:00.000000Z`."""
+    moment = datetime.fromtimestamp(time_us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{moment}.{time_us % 1_000_000:06d}Z"
+
+
+def parse_rfc3339(text: str) -> int:
+    """Read a time as microseconds, UTC.
+
+    Raises:
+        CorruptEvent: Where it is not RFC 3339 with a zone.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise CorruptEvent(f"{text[:40]!r} is not an RFC 3339 time with a zone.", code="bad_time")
+    whole = int(moment.replace(microsecond=0).timestamp())
+    return whole * 1_000_000 + moment.microsecond
