@@ -1,0 +1,303 @@
+"""The tables in Postgres, as SQLAlchemy metadata without an engine.
+
+Rows of the read side (`event_outcomes`, `executions`, `steps`, `dead_letters`) can be dropped and
+rebuilt from the log; the others are the truth of what they hold. Every query names its workspace.
+Times are `timestamptz` (UTC).
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _time(name: str, *, required: bool = True, now: bool = False) -> "Column[Any]":
+    default = func.now() if now else None
+    return Column(name, DateTime(timezone=True), nullable=not required, server_default=default)
+
+
+def _owner() -> "Column[Any]":
+    return Column(
+        "workspace_id", Text, ForeignKey("workspaces.id", ondelete="CASCADE"), nullable=False
+    )
+
+
+workspaces = Table(
+    "workspaces",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("email", Text, nullable=False),
+    Column("plan", Text, nullable=False),
+    Column("webhook_url", Text),
+    Column("settings", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    # `whsec_…` secrets sealed by the vault: [{"ciphertext": base64, "expires_at": null | RFC 3339}]
+    Column("webhook_secrets", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
+    _time("created_at", now=True),
+    _time("updated_at", now=True),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _owner(),
+    Column("mode", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    # SHA-256 of the key: keys hold 256 random bits, so no slow hash is needed
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    _time("created_at", now=True),
+    _time("expires_at", required=False),
+    _time("last_used_at", required=False),
+)
+
+workflows = Table(
+    "workflows",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _owner(),
+    Column("mode", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    _time("created_at", now=True),
+    _time("updated_at", now=True),
+    Index(None, "workspace_id", "mode", "id"),
+)
+
+workflow_versions = Table(
+    "workflow_versions",
+    metadata,
+    Column("workflow_id", Text, ForeignKey("workflows.id", ondelete="CASCADE"), nullable=False),
+    Column("version", Integer, nullable=False),
+    _owner(),
+    Column("definition", JSONB, nullable=False),
+    _time("created_at", now=True),
+    PrimaryKeyConstraint("workflow_id", "version"),
+)
+
+# Data keys, wrapped: one row a scope. kind `workspace` is wrapped by the root key, kind `user` (an
+# end customer) by the workspace's key. Deleting a row makes everything under it unreadable.
+vault_keys = Table(
+    "vault_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _owner(),
+    Column("kind", Text, nullable=False),
+    Column("user_id", Text, nullable=False, server_default=""),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("wrapped_by", Text, nullable=False),
+    _time("created_at", now=True),
+    _time("retired_at", required=False),
+    Index(None, "workspace_id", "kind", "user_id"),
+)
+
+connections = Table(
+    "connections",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _owner(),
+    Column("mode", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("label", Text, nullable=False, server_default=""),
+    Column("state", Text, nullable=False),
+    Column("auth_kind", Text, nullable=False, server_default="oauth2"),
+    Column("account_id", Text),
+    Column("account_name", Text),
+    # What URLs need to know of the account: {"subdomain": …} or {"instance_url": …}; not secret.
+    Column("variables", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("scopes", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    # The credential as JSON, AES-256-GCM; names its key itself.
+    Column("credential", LargeBinary),
+    # Counts every change of the credential; refresh is a compare-and-swap on it.
+    Column("credential_version", Integer, nullable=False, server_default=text("0")),
+    _time("expires_at", required=False),
+    Column("lease_owner", Text),
+    _time("lease_until", required=False),
+    _time("last_refresh_at", required=False),
+    Column("last_error", JSONB),
+    _time("created_at", now=True),
+    _time("updated_at", now=True),
+    Index(None, "workspace_id", "mode", "provider", "user_id"),
+)
+
+oauth_states = Table(
+    "oauth_states",
+    metadata,
+    # SHA-256 of the state parameter; the parameter itself is kept nowhere.
+    Column("digest", LargeBinary, primary_key=True),
+    _owner(),
+    Column("mode", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("label", Text, nullable=False, server_default=""),
+    Column("redirect_uri", Text, nullable=False),
+    Column("return_url", Text),
+    Column("variables", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("scopes", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    # The PKCE verifier, sealed.
+    Column("verifier", LargeBinary),
+    Column("connection_id", Text),
+    _time("expires_at"),
+    _time("used_at", required=False),
+    _time("created_at", now=True),
+)
+
+effects = Table(
+    "effects",
+    metadata,
+    Column("effect_key", Text, primary_key=True),
+    Column("workspace_id", Text, nullable=False),
+    # `started` before the call, `done` after it
+    Column("status", Text, nullable=False),
+    # The StepFinished that was recorded, as its Avro bytes.
+    Column("result", LargeBinary),
+    _time("started_at", now=True),
+    _time("done_at", required=False),
+)
+
+event_outcomes = Table(
+    "event_outcomes",
+    metadata,
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("workspace_id", Text),
+    Column("event_id", Text),
+    Column("event_type", Text),
+    Column("subject", Text),
+    Column("mode", Text),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("executions", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    _time("event_time"),
+    _time("at"),
+    PrimaryKeyConstraint("partition", "offset"),
+    Index(None, "workspace_id", "event_id"),
+    Index(None, "workspace_id", "at"),
+)
+
+executions = Table(
+    "executions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("workspace_id", Text, nullable=False),
+    Column("workflow_id", Text, nullable=False),
+    Column("workflow_name", Text, nullable=False, server_default=""),
+    Column("version", Integer, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("user_id", Text),
+    # running, succeeded, failed or cancelled
+    Column("status", Text, nullable=False),
+    Column("error", JSONB),
+    Column("event_id", Text),
+    Column("event_partition", Integer),
+    Column("event_offset", BigInteger),
+    Column("generation", Integer, nullable=False, server_default=text("0")),
+    # How each step ended, from ExecutionFinished: {step: {status, reason, condition}}
+    Column("outcome", JSONB),
+    _time("event_time", required=False),
+    _time("started_at", required=False),
+    _time("finished_at", required=False),
+    # Log positions of the start and the end, for the timeline: {"partition": …, "offset": …}
+    Column("started_place", JSONB),
+    Column("finished_place", JSONB),
+    Index(None, "workspace_id", "mode", "started_at", "id"),
+    Index(None, "workspace_id", "workflow_id", "started_at"),
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    Column("execution_id", Text, nullable=False),
+    Column("step_id", Text, nullable=False),
+    Column("loop_index", Integer, nullable=False, server_default=text("0")),
+    Column("workspace_id", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("output", JSONB),
+    Column("output_cut", Boolean, nullable=False, server_default=text("false")),
+    Column("vendor_id", Text),
+    Column("error", JSONB),
+    Column("attempts", JSONB),
+    Column("request", JSONB),
+    Column("response", JSONB),
+    Column("connection_id", Text),
+    Column("effect_key", Text, nullable=False),
+    # {"topic": …, "partition": …, "offset": …} of the command and of the result
+    Column("command_place", JSONB),
+    Column("result_place", JSONB),
+    _time("requested_at", required=False),
+    _time("started_at", required=False),
+    _time("finished_at", required=False),
+    PrimaryKeyConstraint("execution_id", "step_id", "loop_index"),
+    Index(None, "workspace_id", "execution_id"),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("workspace_id", Text),
+    Column("stage", Text, nullable=False),
+    Column("class", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    _time("at"),
+    PrimaryKeyConstraint("topic", "partition", "offset"),
+)
+
+# How far the projector has read: written in the transaction that writes the rows.
+projection_offsets = Table(
+    "projection_offsets",
+    metadata,
+    Column("projection", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
+    PrimaryKeyConstraint("projection", "topic", "partition"),
+)
+
+# Answers to POSTs that carried an Idempotency-Key.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("scope", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("status", Integer),
+    # Sealed by the vault where the answer holds secrets.
+    Column("answer", LargeBinary),
+    _time("created_at", now=True),
+    UniqueConstraint("scope", "key"),
+)
