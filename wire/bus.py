@@ -186,8 +186,8 @@ class KafkaPublisher:
             return []
         batch = _Batch(len(records))
         for index, record in enumerate(records):
-            while not self._produce(record, batch, index):
-                await asyncio.sleep(_FULL_QUEUE_WAIT_S)  # noqa: ASYNC110 - librdkafka tells nobody
+            while not self._produce(record, batch, index):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(_FULL_QUEUE_WAIT_S)
         await batch.done
         return [answer for answer in batch.answers if answer is not None]
 
@@ -277,8 +277,8 @@ def stored(message: Message) -> Stored:
         raise DependencyDown("Kafka gave a record without a place.")
     pairs = cast("list[tuple[str, bytes | None]]", message.headers() or [])
     headers = {name: value or b"" for name, value in pairs}
-    key, value = cast("bytes | None", message.key()), cast("bytes | None", message.value())
-    return Stored(Place(topic, partition, offset), key, value, headers, message.timestamp()[1])
+    place = Place(topic, partition, offset)
+    return Stored(place, message.key(), message.value(), headers, message.timestamp()[1])
 
 
 def partition_of(key: bytes, partitions: int) -> int:
