@@ -1,0 +1,460 @@
+"""The workflow language: what a developer writes, checked whole, with every error at once.
+
+    Workflow
+    ├── trigger  WebhookTrigger | EventTrigger
+    └── steps    ActionStep | ConditionStep, in the order written; `schemas.plan` says what follows
+
+`schemas.plan.compile_workflow` reads and orders a workflow: control calls it at save, the router on
+what was saved.
+The JSON Schema for editors is `schemas/workflow.schema.json`.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from schemas.condition import Condition, ConditionError, compile_condition
+from schemas.errors import InvalidInput, Problem
+from schemas.template import Reference, TemplateError, Text, compile_text, compile_value, references
+
+STEPS_MAX = 500  # the state of an execution rides in its commands
+ID_MAX = 64  # characters of a step id
+NAME_MAX = 200
+PATH_MAX = 512
+ATTEMPTS_DEFAULT = 4
+ATTEMPTS_MAX = 20
+TIMEOUT_DEFAULT_MS = 30_000
+TIMEOUT_MAX_MS = 15 * 60_000
+RETRY_DELAY_DEFAULT_MS = 500
+RETRY_MAX_DELAY_DEFAULT_MS = 30_000
+RETRY_DELAY_MAX_MS = 24 * 3600_000
+
+_ID = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h)$")
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+_LATER = {
+    "delay": "step type delay",
+    "for_each": "step type for_each",
+    "wait_event": "step type wait_event",
+    "schedule": "trigger type schedule",
+    "provider": "trigger type provider",
+}
+
+
+class Actions(Protocol):
+    """What a workflow is checked against: the catalogue of providers."""
+
+    def check_action(self, provider: str, action: str, params: Mapping[str, Any]) -> list[Problem]:
+        """Say what is wrong with calling this action so; places are relative to the step."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookTrigger:
+    """Starts on a POST to `/webhooks/{workspace}{path}`.
+
+    Attributes:
+        verify: Whether an unsigned post is refused.
+        user: Template that tells whose accounts are used.
+    """
+
+    path: str
+    verify: bool = False
+    user: Text | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventTrigger:
+    """Starts on an event of this CloudEvents type whose payload passes the filter."""
+
+    event_type: str
+    filter: Condition | None = None
+    user: Text | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often and how far apart a step is tried; the gap doubles from `delay_ms`."""
+
+    max_attempts: int = ATTEMPTS_DEFAULT
+    delay_ms: int = RETRY_DELAY_DEFAULT_MS
+    max_delay_ms: int = RETRY_MAX_DELAY_DEFAULT_MS
+
+
+@dataclass(frozen=True, slots=True)
+class ActionStep:
+    """Calls one action of one provider; `config` is compiled (`schemas.template`)."""
+
+    id: str
+    provider: str
+    action: str
+    config: Mapping[str, Any]
+    depends_on: tuple[str, ...] | None = None
+    retry: Retry = field(default_factory=Retry)
+    timeout_ms: int = TIMEOUT_DEFAULT_MS
+    on_error: str = "fail"
+    on_unknown: str = "retry"
+    order_key: Text | None = None
+    user: Text | None = None
+    connection: str | None = None
+
+    @property
+    def references(self) -> Iterator[Reference]:
+        """Every template of the step."""
+        yield from references(dict(self.config))
+        for text in (self.order_key, self.user):
+            if text is not None:
+                yield from text.references
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionStep:
+    """Chooses between the steps named in `then` and those in `otherwise` (JSON: `else`)."""
+
+    id: str
+    condition: Condition
+    then: tuple[str, ...] = ()
+    otherwise: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] | None = None
+
+    @property
+    def references(self) -> Iterator[Reference]:
+        """Every template of the condition; bare `steps.x` counts too."""
+        yield from self.condition.bindings.values()
+        if "steps" in self.condition.bare:
+            for name in re.findall(r"\bsteps\.([A-Za-z_]\w*)", self.condition.source):
+                yield Reference(f"steps.{name}", ("steps", name))
+
+
+Step = ActionStep | ConditionStep
+Trigger = WebhookTrigger | EventTrigger
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A workflow that holds together in itself; its order is checked by `schemas.plan`."""
+
+    name: str
+    trigger: Trigger
+    steps: tuple[Step, ...]
+    description: str = ""
+
+
+def normal_path(path: str) -> str:
+    """Bring a webhook path into its one form: a slash in front, none at the end."""
+    return "/" + path.strip().strip("/")
+
+
+class _Reader:
+    """Reads one JSON object; notes every problem with its place instead of stopping."""
+
+    def __init__(self, value: object, place: str, problems: list[Problem]) -> None:
+        self.place = place
+        self.problems = problems
+        self.body: Mapping[str, Any] = {}
+        if isinstance(value, Mapping):
+            self.body = value
+        else:
+            self.note("", "must be an object", 'Write {"…": …}.', "wrong_type")
+
+    def at(self, name: str) -> str:
+        return f"{self.place}.{name}" if self.place and name else self.place or name
+
+    def note(self, name: str, message: str, mend: str = "", code: str = "invalid") -> None:
+        self.problems.append(Problem(self.at(name), message, mend, code))
+
+    def known(self, *names: str) -> None:
+        """Refuse every other field, with a suggestion."""
+        for name in self.body:
+            if name not in names:
+                near = difflib.get_close_matches(str(name), names, 1)
+                mend = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}."
+                self.note(str(name), "is not a known field", mend, "unknown_field")
+
+    def text(self, name: str, *, required: bool = False, longest: int = NAME_MAX) -> str | None:
+        value = self.body.get(name)
+        if value is None:
+            if required:
+                self.note(name, "is missing", f"Give {name} as text.", "missing_field")
+            return None
+        if not isinstance(value, str) or not value.strip():
+            self.note(name, "must be text that is not empty", "", "wrong_type")
+            return None
+        if len(value) > longest:
+            self.note(name, f"has more than {longest} characters", "Shorten it.", "too_long")
+            return None
+        return value
+
+    def choice(self, name: str, options: tuple[str, ...], default: str) -> str:
+        value = self.body.get(name, default)
+        if value in options:
+            return str(value)
+        near = difflib.get_close_matches(str(value), options, 1)
+        hint = f"Did you mean {near[0]}?" if near else f"One of: {', '.join(options)}."
+        self.note(name, f"{value!r} is not possible here", hint, "bad_choice")
+        return default
+
+    def template(self, name: str) -> Text | None:
+        value = self.text(name, longest=2_000)
+        if value is None:
+            return None
+        try:
+            return compile_text(value)
+        except TemplateError as error:
+            self.note(name, str(error), "See docs/workflows.md, templates.", error.code)
+            return None
+
+    def condition(self, name: str, *, required: bool) -> Condition | None:
+        value = self.text(name, required=required, longest=2_000)
+        if value is None:
+            return None
+        try:
+            return compile_condition(value)
+        except (ConditionError, TemplateError) as error:
+            self.note(name, str(error), "See docs/workflows.md, conditions.", error.code)
+            return None
+
+    def ids(self, name: str) -> tuple[str, ...] | None:
+        value = self.body.get(name)
+        if value is None:
+            return None
+        listed = [value] if isinstance(value, str) else value
+        if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+            self.note(name, "must be a step id or a list of them", 'Write ["step_id"].')
+            return ()
+        return tuple(dict.fromkeys(listed))
+
+    def duration_ms(self, name: str, default: int, most: int) -> int:
+        """Read seconds as a number, or text with a unit: 30, "30s", "5m", "250ms"."""
+        value = self.body.get(name)
+        if value is None:
+            return default
+        found: float | None = None
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            found = value * 1_000
+        elif isinstance(value, str) and (match := _DURATION.match(value)):
+            found = float(match[1]) * _UNIT_MS[match[2]]
+        if found is None or not 0 < found <= most:
+            self.note(
+                name,
+                f"{value!r} is not a duration above 0 and up to {most // 1000} seconds",
+                'Write seconds (30) or text with a unit ("30s", "5m").',
+                "bad_duration",
+            )
+            return default
+        return int(found)
+
+    def whole(self, name: str, default: int, least: int, most: int) -> int:
+        value = self.body.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            self.note(name, f"must be a whole number from {least} to {most}", "", "out_of_range")
+            return default
+        return value
+
+
+def read_workflow(
+    document: object, actions: Actions | None, problems: list[Problem]
+) -> Workflow | None:
+    """Read a workflow as far as it can be read.
+
+    Args:
+        document: The JSON value as sent.
+        actions: The catalogue; None for a version that was checked when it was saved.
+        problems: Gets every problem with its place.
+
+    Returns:
+        The workflow, or None where trigger or a step could not be made out; with problems noted,
+        it serves only to look for more of them.
+    """
+    root = _Reader(document, "", problems)
+    root.known("name", "description", "trigger", "steps")
+    name = root.text("name", required=True) or ""
+    description = root.text("description", longest=2_000) or ""
+    trigger = _trigger(root)
+    steps = _steps(root, actions)
+    if trigger is None or not steps:
+        return None
+    return Workflow(name, trigger, steps, description)
+
+
+def invalid_workflow(problems: list[Problem]) -> InvalidInput:
+    """Build the error that tells all problems of a workflow."""
+    count = len(problems)
+    things = "one thing is" if count == 1 else f"{count} things are"
+    return InvalidInput(
+        f"The workflow was not saved: {things} wrong.", problems=problems, code="invalid_workflow"
+    )
+
+
+def _trigger(root: _Reader) -> Trigger | None:
+    if "trigger" not in root.body:
+        root.note(
+            "trigger",
+            "is missing",
+            'Write {"type": "webhook", "path": "/new-customer"}.',
+            "missing_field",
+        )
+        return None
+    reader = _Reader(root.body["trigger"], root.at("trigger"), root.problems)
+    kind = reader.body.get("type")
+    if kind in _LATER:
+        _not_yet(reader, str(kind))
+        return None
+    if reader.choice("type", ("webhook", "event"), "") == "webhook":
+        reader.known("type", "path", "verify", "user")
+        path = reader.text("path", required=True, longest=PATH_MAX) or ""
+        if "?" in path or "#" in path:
+            reader.note("path", "holds a ? or #", "Leave query and fragment out.", "bad_path")
+        verify = reader.choice("verify", ("optional", "required"), "optional") == "required"
+        return WebhookTrigger(normal_path(path), verify, reader.template("user"))
+    if kind != "event":
+        return None
+    reader.known("type", "event_type", "filter", "user")
+    event_type = reader.text("event_type", required=True) or ""
+    if event_type.startswith("nhood."):
+        reader.note("event_type", "starts with nhood., which is ours", "Choose another name.")
+    condition = reader.condition("filter", required=False)
+    return EventTrigger(event_type, condition, reader.template("user"))
+
+
+def _not_yet(reader: _Reader, kind: str) -> None:
+    reader.note(
+        "type",
+        f"the {_LATER[kind]} is not available in this release",
+        "Use a webhook or event trigger, and action or condition steps.",
+        "not_supported",
+    )
+
+
+def _steps(root: _Reader, actions: Actions | None) -> tuple[Step, ...]:
+    listed = root.body.get("steps")
+    if not isinstance(listed, list) or not listed:
+        root.note("steps", "must be a list with at least one step", "", "missing_field")
+        return ()
+    if len(listed) > STEPS_MAX:
+        root.note("steps", f"has more than {STEPS_MAX} steps", "Split the workflow.", "too_many")
+        return ()
+    taken: dict[str, int] = {}
+    explicit = {item["id"] for item in listed if isinstance(item, dict) and "id" in item}
+    steps: list[Step] = []
+    for index, item in enumerate(listed):
+        reader = _Reader(item, f"steps[{index}]", root.problems)
+        step_id = _step_id(reader, explicit, taken)
+        if step_id in taken:
+            reader.note("id", f"{step_id} is the id of steps[{taken[step_id]}] too", "", "same_id")
+        taken[step_id] = index
+        step = _step(reader, step_id, actions)
+        if step is not None:
+            steps.append(step)
+    return tuple(steps) if len(steps) == len(listed) else ()
+
+
+def _step_id(reader: _Reader, explicit: set[str], taken: Mapping[str, int]) -> str:
+    """Take the id given, or make one from what the step does: `slack_send_message`, `…_2`."""
+    if "id" in reader.body:
+        given = reader.text("id", longest=ID_MAX) or ""
+        if given and not _ID.match(given):
+            reader.note("id", "may hold letters, digits, _ and - only", "", "bad_id")
+        return given
+    provider, action = _provider_and_action(reader.body)
+    base = f"{provider}_{action}" if provider and action else "condition"
+    base = re.sub(r"[^A-Za-z0-9_]", "_", base)[: ID_MAX - 4]
+    candidate, number = base, 1
+    while candidate in explicit or candidate in taken:
+        number += 1
+        candidate = f"{base}_{number}"
+    return candidate
+
+
+def _provider_and_action(body: Mapping[str, Any]) -> tuple[str, str]:
+    """Read `provider` + `action`, or both in one: `"action": "slack.send_message"`."""
+    provider, action = str(body.get("provider") or ""), str(body.get("action") or "")
+    if not provider and "." in action:
+        provider, _, action = action.partition(".")
+    return provider, action
+
+
+def _step(reader: _Reader, step_id: str, actions: Actions | None) -> Step | None:
+    kind = reader.body.get("type", "condition" if "condition" in reader.body else "action")
+    if kind in _LATER:
+        _not_yet(reader, str(kind))
+        return None
+    if reader.choice("type", ("action", "condition"), str(kind)) == "condition":
+        return _condition_step(reader, step_id)
+    if kind != "action":
+        return None
+    return _action_step(reader, step_id, actions)
+
+
+def _condition_step(reader: _Reader, step_id: str) -> ConditionStep:
+    reader.known("id", "name", "type", "condition", "then", "else", "depends_on")
+    condition = reader.condition("condition", required=True)
+    then, otherwise = reader.ids("then") or (), reader.ids("else") or ()
+    if not then and not otherwise:
+        reader.note("then", "names no step, nor does else", 'Write "then": ["step_id"].')
+    for both in set(then) & set(otherwise):
+        reader.note("else", f"{both} stands in then as well", "A step belongs to one branch.")
+    found = condition or compile_condition("true")  # the problem is noted, the order still counts
+    return ConditionStep(step_id, found, then, otherwise, reader.ids("depends_on"))
+
+
+_ACTION_FIELDS = (
+    *("id", "name", "type", "provider", "action", "config", "depends_on", "retry", "timeout"),
+    *("on_error", "on_unknown", "order_key", "user", "connection"),
+)
+
+
+def _action_step(reader: _Reader, step_id: str, actions: Actions | None) -> ActionStep:
+    reader.known(*_ACTION_FIELDS)
+    provider, action = _provider_and_action(reader.body)
+    if not provider or not action:
+        reader.note(
+            "action",
+            "says not which action of which provider",
+            'Write "provider": "slack", "action": "send_message".',
+            "missing_field",
+        )
+    config = reader.body.get("config", {})
+    if not isinstance(config, dict):
+        reader.note("config", "must be an object", "", "wrong_type")
+        config = {}
+    if actions is not None and provider and action:
+        for problem in actions.check_action(provider, action, config):
+            reader.note(problem.place, problem.message, problem.mend, problem.code)
+    try:
+        compiled = compile_value(config)
+    except TemplateError as error:
+        reader.note("config", str(error), "See docs/workflows.md, templates.", error.code)
+        compiled = {}
+    retry = _retry(reader)
+    return ActionStep(
+        id=step_id,
+        provider=provider,
+        action=action,
+        config=compiled if isinstance(compiled, dict) else {},
+        depends_on=reader.ids("depends_on"),
+        retry=retry,
+        timeout_ms=reader.duration_ms("timeout", TIMEOUT_DEFAULT_MS, TIMEOUT_MAX_MS),
+        on_error=reader.choice("on_error", ("fail", "continue"), "fail"),
+        on_unknown=reader.choice("on_unknown", ("retry", "fail"), "retry"),
+        order_key=reader.template("order_key"),
+        user=reader.template("user"),
+        connection=reader.text("connection"),
+    )
+
+
+def _retry(reader: _Reader) -> Retry:
+    value = reader.body.get("retry")
+    if value is None:
+        return Retry()
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = {"max_attempts": value}
+    inner = _Reader(value, reader.at("retry"), reader.problems)
+    inner.known("max_attempts", "delay", "max_delay")
+    return Retry(
+        inner.whole("max_attempts", ATTEMPTS_DEFAULT, 1, ATTEMPTS_MAX),
+        inner.duration_ms("delay", RETRY_DELAY_DEFAULT_MS, RETRY_DELAY_MAX_MS),
+        inner.duration_ms("max_delay", RETRY_MAX_DELAY_DEFAULT_MS, RETRY_DELAY_MAX_MS),
+    )
