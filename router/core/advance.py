@@ -1,0 +1,337 @@
+"""The heart: what follows from what is known of an execution.
+
+`settle` walks the steps in their order once and says of each whether it is settled, ready or
+waiting; `advance` turns that into commands and, when nothing is left, the end. Both are pure: the
+same results give the same commands with the same keys, so doing it twice does no harm.
+
+    waiting ─▶ ready ─▶ succeeded | failed      (action; a template that fails is `failed` at once)
+       │         └────▶ true | false | failed   (condition)
+       └──────────────▶ skipped                 (not chosen, or what it follows did not succeed)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from router.core.state import (
+    STATE_BYTES_MAX,
+    Execution,
+    StepResult,
+    encode_state,
+    prune,
+)
+from schemas.condition import ConditionError
+from schemas.events import ExecutionFinished, Payload, RequestStep, StepError
+from schemas.ids import effect_key
+from schemas.plan import Needs, Plan
+from schemas.template import (
+    MISSING,
+    Lookup,
+    Reference,
+    TemplateError,
+    Text,
+    as_text,
+    render,
+    walk,
+)
+from schemas.workflow import ActionStep, ConditionStep
+
+PARAMS_BYTES_MAX = 1024 * 1024  # as much as an event may hold
+
+WAITING, READY, SKIPPED = "waiting", "ready", "skipped"
+SUCCEEDED, FAILED, TRUE, FALSE = "succeeded", "failed", "true", "false"
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """Where a step stands.
+
+    Attributes:
+        status: One of the words in the module's drawing.
+        reason: Why it was skipped: not_chosen, upstream_failed or upstream_skipped.
+        result: What is carried on, where it has a result.
+        command: Where it is ready: what to send.
+    """
+
+    status: str
+    reason: str = ""
+    result: StepResult | None = None
+    command: RequestStep | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status not in (WAITING, READY)
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What to write.
+
+    Attributes:
+        commands: To the providers' topics.
+        remember: Results of this execution that do not ride in every command under way.
+        finished: The end, when it has come.
+        execution: What is known now.
+    """
+
+    commands: tuple[RequestStep, ...]
+    remember: Mapping[str, StepResult]
+    finished: ExecutionFinished | None
+    execution: Execution
+
+
+def start(plan: Plan, execution: Execution, now_us: int) -> Advance:
+    """Begin an execution."""
+    return _advance(plan, execution, frozenset(), {}, now_us)
+
+
+def advance(
+    plan: Plan, execution: Execution, step_id: str, result: StepResult, now_us: int
+) -> Advance:
+    """Go on after a step's result.
+
+    Args:
+        plan: The workflow version that the execution is pinned to.
+        execution: Everything known besides this result (carried and remembered).
+        step_id: The step that ended; one that the workflow does not have changes nothing.
+        result: How it ended.
+        now_us: UTC, microseconds.
+    """
+    before: frozenset[str] = frozenset()
+    if execution.parallel:
+        earlier = {name: r for name, r in execution.results.items() if name != step_id}
+        states = settle(plan, replace(execution, results=earlier), now_us)
+        before = frozenset(name for name, state in states.items() if state.status == READY)
+    known = execution.with_results({step_id: result})
+    return _advance(plan, known, before - {step_id}, {step_id: result}, now_us)
+
+
+def _advance(
+    plan: Plan,
+    execution: Execution,
+    under_way: frozenset[str],
+    news: Mapping[str, StepResult],
+    now_us: int,
+) -> Advance:
+    states = settle(plan, execution, now_us)
+    derived = {name: state.result for name, state in states.items() if state.result is not None}
+    known = execution.with_results(derived)
+    ready = [name for name, state in states.items() if state.status == READY]
+    known = prune(replace(known, parallel=len(ready) > 1), plan)
+    state = encode_state(known)
+    if len(state.data) > STATE_BYTES_MAX:
+        return Advance((), {}, _too_large(plan, execution, states, now_us), known)
+    commands = tuple(
+        replace(command, state=state)
+        for name in ready
+        if name not in under_way and (command := states[name].command) is not None
+    )
+    finished = None if ready else _finish(plan, execution, states, now_us)
+    return Advance(commands, news if known.parallel else {}, finished, known)
+
+
+def settle(plan: Plan, execution: Execution, now_us: int) -> dict[str, StepState]:
+    """Say where every step stands, from results alone."""
+    states: dict[str, StepState] = {}
+    lookup = _lookup(plan, execution, states)
+    for name in plan.order:
+        states[name] = _step_state(plan, execution, name, states, lookup, now_us)
+    return states
+
+
+def _step_state(
+    plan: Plan,
+    execution: Execution,
+    name: str,
+    states: Mapping[str, StepState],
+    lookup: Lookup,
+    now_us: int,
+) -> StepState:
+    known = execution.results.get(name)
+    if known is not None:
+        return StepState(known.status, result=known)
+    needs = plan.needs[name]
+    if not all(states[other].settled for other in needs.all):
+        return StepState(WAITING)
+    reason = _skip_reason(plan, needs, states)
+    if reason:
+        return StepState(SKIPPED, reason)
+    step = plan.steps[name]
+    if isinstance(step, ConditionStep):
+        return _decide(step, lookup)
+    return _command(plan, execution, step, lookup, now_us)
+
+
+def _skip_reason(plan: Plan, needs: Needs, states: Mapping[str, StepState]) -> str:
+    """Say why a step whose needs are settled does not run; empty where it runs."""
+    if needs.branch is not None:
+        condition, value = needs.branch
+        state = states[condition]
+        if state.status in (FAILED, SKIPPED):
+            return "upstream_failed" if state.status == FAILED else state.reason
+        if (state.status == TRUE) is not value:
+            return "not_chosen"
+    blocked = [other for other in needs.hard if _blocks(plan, other, states[other])]
+    if blocked:
+        return "upstream_failed"
+    if needs.hard and all(states[other].status == SKIPPED for other in needs.hard):
+        return "upstream_skipped"
+    return ""
+
+
+def _blocks(plan: Plan, name: str, state: StepState) -> bool:
+    if state.status == FAILED:
+        step = plan.steps[name]
+        return not (isinstance(step, ActionStep) and step.on_error == "continue")
+    return state.status == SKIPPED and state.reason == "upstream_failed"
+
+
+def _decide(step: ConditionStep, lookup: Lookup) -> StepState:
+    try:
+        decision = step.condition.decide(lookup)
+    except ConditionError as error:
+        return _failed(error.code, str(error))
+    status = TRUE if decision.value else FALSE
+    return StepState(status, result=StepResult(status, dict(decision.operands)))
+
+
+def _failed(code: str, message: str) -> StepState:
+    error = {"code": code, "message": message}
+    return StepState(FAILED, result=StepResult(FAILED, error=error))
+
+
+def _command(
+    plan: Plan, execution: Execution, step: ActionStep, lookup: Lookup, now_us: int
+) -> StepState:
+    try:
+        params = orjson.dumps(render(step.config, lookup))
+        user = _text(step.user, lookup) or execution.user
+        order_key = _text(step.order_key, lookup)
+    except TemplateError as error:
+        return _failed(error.code, f"{step.id}: {error}")
+    if len(params) > PARAMS_BYTES_MAX:
+        return _failed("params_too_large", f"{step.id}: over {PARAMS_BYTES_MAX} bytes.")
+    version = f"{execution.workflow_id}@{execution.version}"
+    root = f"{execution.event_id}#{execution.generation}"
+    command = RequestStep(
+        workspace_id=execution.workspace_id,
+        execution_id=execution.execution_id,
+        workflow_id=execution.workflow_id,
+        version=execution.version,
+        step_id=step.id,
+        loop_index=0,
+        effect_key=effect_key(execution.workspace_id, root, version, step.id, 0),
+        provider=step.provider,
+        action=step.action,
+        params=Payload(params),
+        mode=execution.mode,
+        user=user,
+        connection_id=step.connection,
+        order_key=order_key,
+        max_attempts=step.retry.max_attempts,
+        retry_delay_ms=step.retry.delay_ms,
+        retry_max_delay_ms=step.retry.max_delay_ms,
+        timeout_ms=step.timeout_ms,
+        on_unknown=step.on_unknown,
+        state=Payload(b""),
+        requested_at_us=now_us,
+    )
+    return StepState(READY, command=command)
+
+
+def _text(text: Text | None, lookup: Lookup) -> str | None:
+    return None if text is None else as_text(render(text, lookup)) or None
+
+
+def _lookup(plan: Plan, execution: Execution, states: Mapping[str, StepState]) -> Lookup:
+    """Say what a reference stands for (`schemas.template` names the roots)."""
+    scope: dict[str, Any] = {
+        "execution": {"id": execution.execution_id, "event_id": execution.event_id},
+        "workflow": {
+            "id": execution.workflow_id,
+            "name": plan.workflow.name,
+            "version": execution.version,
+        },
+        "trigger": execution.payload,
+    }
+
+    def look(reference: Reference) -> Any:  # noqa: ANN401 - any JSON value
+        path = reference.path
+        if path[0] == "steps":
+            return walk(_steps_scope(states), path[1:])
+        if path[0] == "user" and path[1:] == ("id",) and execution.user is not None:
+            return execution.user
+        if path[0] in scope:
+            found = walk(scope, path)
+            if found is not MISSING:
+                return found
+        return walk(execution.payload, path)
+
+    return look
+
+
+def _steps_scope(states: Mapping[str, StepState]) -> dict[str, Any]:
+    return {
+        name: {
+            "status": state.status,
+            "output": state.result.output,
+            "id": state.result.vendor_id,
+            "error": state.result.error,
+        }
+        for name, state in states.items()
+        if state.result is not None
+    }
+
+
+def _finish(
+    plan: Plan, execution: Execution, states: Mapping[str, StepState], now_us: int
+) -> ExecutionFinished:
+    error = next(
+        (
+            _step_error(name, state)
+            for name, state in states.items()
+            if state.status == FAILED and _blocks(plan, name, state)
+        ),
+        None,
+    )
+    return ExecutionFinished(
+        workspace_id=execution.workspace_id,
+        execution_id=execution.execution_id,
+        workflow_id=execution.workflow_id,
+        version=execution.version,
+        mode=execution.mode,
+        status=FAILED if error else SUCCEEDED,
+        error=error,
+        steps=orjson.dumps({name: _told(state) for name, state in states.items()}),
+        at_us=now_us,
+    )
+
+
+def _told(state: StepState) -> dict[str, Any]:
+    told: dict[str, Any] = {"status": state.status}
+    if state.reason:
+        told["reason"] = state.reason
+    if state.result is not None and state.status in (TRUE, FALSE):
+        told["operands"] = state.result.output
+    if state.result is not None and state.result.error is not None:
+        told["error"] = dict(state.result.error)
+    return told
+
+
+def _step_error(name: str, state: StepState) -> StepError:
+    error = (state.result.error if state.result else None) or {}
+    return StepError(error.get("code", "failed"), error.get("message", ""), f"step {name}")
+
+
+def _too_large(
+    plan: Plan, execution: Execution, states: Mapping[str, StepState], now_us: int
+) -> ExecutionFinished:
+    message = (
+        f"What the steps left to do would read is over {STATE_BYTES_MAX} bytes; "
+        "let steps read fewer or smaller outputs."
+    )
+    ended = _finish(plan, execution, states, now_us)
+    return replace(ended, status=FAILED, error=StepError("state_too_large", message))

@@ -1,0 +1,140 @@
+"""What is known of an execution, and how it rides in commands and results.
+
+The state is a set of results that only grows: the union of what a record carries and what is
+remembered is always right, in whatever order and however often records come (ADR 0001).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+
+from schemas.errors import CorruptEvent
+from schemas.events import Payload
+from schemas.plan import Plan
+
+STATE_BYTES_MAX = 6 * 1024 * 1024  # a command must fit into a record, beside its parameters
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """How a step ended, as later steps see it.
+
+    Attributes:
+        status: succeeded, failed; for conditions also true, false.
+        output: The vendor's answer, or a condition's operands.
+        error: {code, message} where it failed.
+    """
+
+    status: str
+    output: Any = None
+    error: Mapping[str, str] | None = None
+    vendor_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One run of one workflow version.
+
+    Attributes:
+        generation: 0, or the number of the replay that started it.
+        results: Step id -> result, for every step that has one.
+        parallel: Whether other commands of this execution may be under way; then what a record
+            carries is not all that is known.
+    """
+
+    workspace_id: str
+    execution_id: str
+    workflow_id: str
+    version: int
+    mode: str
+    user: str | None
+    event_id: str
+    generation: int
+    payload: Any
+    results: Mapping[str, StepResult] = field(default_factory=dict)
+    parallel: bool = False
+    traceparent: str | None = None
+
+    def with_results(self, results: Mapping[str, StepResult]) -> "Execution":
+        """Add results; one that is there already stays as it is."""
+        return replace(self, results={**results, **self.results})
+
+
+def encode_result(result: StepResult) -> dict[str, Any]:
+    """Write a result in the short form of the state."""
+    body: dict[str, Any] = {"s": result.status}
+    if result.output is not None:
+        body["o"] = result.output
+    if result.error is not None:
+        body["e"] = dict(result.error)
+    if result.vendor_id is not None:
+        body["i"] = result.vendor_id
+    return body
+
+
+def decode_result(body: Mapping[str, Any]) -> StepResult:
+    """Read the short form."""
+    return StepResult(body["s"], body.get("o"), body.get("e"), body.get("i"))
+
+
+def encode_state(execution: Execution) -> Payload:
+    """Write what has to ride along."""
+    body = {
+        "f": _FORMAT,
+        "mode": execution.mode,
+        "user": execution.user,
+        "event": execution.event_id,
+        "gen": execution.generation,
+        "par": execution.parallel,
+        "in": execution.payload,
+        "res": {name: encode_result(result) for name, result in execution.results.items()},
+        "trace": execution.traceparent,
+    }
+    return Payload(orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS))
+
+
+def decode_state(
+    payload: Payload, workspace_id: str, execution_id: str, workflow_id: str, version: int
+) -> Execution:
+    """Read what a result carries.
+
+    Raises:
+        CorruptEvent: `bad_state`.
+    """
+    try:
+        body = orjson.loads(payload.data)
+        return Execution(
+            workspace_id,
+            execution_id,
+            workflow_id,
+            version,
+            body["mode"],
+            body["user"],
+            body["event"],
+            body["gen"],
+            body["in"],
+            {name: decode_result(result) for name, result in body["res"].items()},
+            body["par"],
+            body["trace"],
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptEvent(
+            "The state that a step's result carries cannot be read.",
+            code="bad_state",
+            detail=str(error),
+        ) from error
+
+
+def prune(execution: Execution, plan: Plan) -> Execution:
+    """Drop outputs that no step without a result can still read."""
+    open_steps = plan.steps.keys() - execution.results.keys()
+    kept = {
+        name: result
+        if result.output is None or plan.readers[name] & open_steps
+        else replace(result, output=None)
+        for name, result in execution.results.items()
+    }
+    return replace(execution, results=kept)

@@ -1,0 +1,381 @@
+"""From a record read to the records to write; the thin layer between Faust and the core.
+
+Everything is keyed and named by its cause, so handling a record twice writes the same again.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+
+import orjson
+import structlog
+
+from router.core.advance import Advance, advance, start
+from router.core.match import Compiled, Definitions, body_value, match, user_of
+from router.core.state import Execution, StepResult, decode_state
+from router.memory import Memory, RecordOf
+from schemas import codec
+from schemas.errors import CorruptEvent
+from schemas.events import (
+    CANCELLED,
+    CancelRequested,
+    DeadLetter,
+    Envelope,
+    Event,
+    EventOutcome,
+    ExecutionFinished,
+    ExecutionStarted,
+    Payload,
+    Place,
+    RequestStep,
+    StepError,
+    StepFinished,
+)
+from schemas.ids import execution_id
+from schemas.incoming import read_event, workspace_hint
+from schemas.topics import DEADLETTER, EXECUTIONS, RESULTS, steps_topic
+from wire.bus import Record, Stored
+from wire.telemetry import DEADLETTERS, ROUTER_EVENTS
+
+_log = structlog.get_logger()
+_SOURCE = "/router"
+
+
+@dataclass(slots=True)
+class Output:
+    """What a batch leads to.
+
+    Attributes:
+        records: To be durable before the batch is acknowledged.
+        afterwards: To be written once `records` are durable (tombstones).
+    """
+
+    records: list[Record] = field(default_factory=list)
+    afterwards: list[Record] = field(default_factory=list)
+
+
+class Pipeline:
+    """Handles records one after the other.
+
+    Args:
+        definitions: Every workflow version.
+        memory: What is remembered of executions.
+        providers: Slugs that have a topic.
+        now_us: The clock: UTC, microseconds.
+    """
+
+    def __init__(
+        self,
+        definitions: Definitions,
+        memory: Memory,
+        providers: Collection[str],
+        now_us: Callable[[], int],
+    ) -> None:
+        self._definitions = definitions
+        self._memory = memory
+        self._providers = frozenset(providers)
+        self._now_us = now_us
+
+    def on_event(self, stored: Stored, output: Output) -> None:
+        """Match an event with workflows; leaves an outcome for its offset, whatever it is."""
+        now = self._now_us()
+        try:
+            envelope, event = read_event(
+                stored.value, stored.headers, stored.place, stored.time_ms * 1000
+            )
+            payload = body_value(event.data.data, event.data.content_type)
+        except CorruptEvent as error:
+            self._reject(stored, error.code, error.public, output)
+        except ValueError as error:
+            self._reject(stored, "bad_body", f"The body is not what it says: {error}", output)
+        else:
+            self._start(stored.place, envelope, event, payload, output)
+        ROUTER_EVENTS.labels(outcome=_outcome_label(output)).inc()
+        _log.debug("event.handled", place=str(stored.place), took_us=self._now_us() - now)
+
+    def _start(
+        self, place: Place, envelope: Envelope, event: Event, payload: object, output: Output
+    ) -> None:
+        now = self._now_us()
+        matches = match(envelope, event, payload, self._definitions)
+        started = []
+        for compiled in matches.workflows:
+            execution = _new_execution(compiled, envelope, event, payload)
+            started.append(execution.execution_id)
+            output.records.append(_started(compiled, execution, envelope, place, now))
+            self._write(start(compiled.plan, execution, now), None, output)
+        outcome = EventOutcome(
+            workspace_id=envelope.workspace,
+            event_id=envelope.id,
+            event=place,
+            outcome="matched" if started else "no_match",
+            reason=matches.reason,
+            executions=started,
+            event_type=envelope.type,
+            subject=envelope.subject,
+            mode=event.mode,
+            event_time_us=envelope.time_us or now,
+            at_us=now,
+        )
+        output.records.append(_outcome_record(outcome, envelope.id, envelope.workspace))
+
+    def _reject(self, stored: Stored, code: str, reason: str, output: Output) -> None:
+        workspace = workspace_hint(stored.value, stored.headers)
+        self.dead_letter(stored, "unreadable", code, reason, output)
+        outcome = EventOutcome(
+            workspace_id=workspace,
+            event_id=None,
+            event=stored.place,
+            outcome="rejected",
+            reason=reason,
+            executions=[],
+            event_type=None,
+            subject=None,
+            mode=None,
+            event_time_us=stored.time_ms * 1000,
+            at_us=self._now_us(),
+        )
+        output.records.append(_outcome_record(outcome, str(stored.place), workspace or ""))
+
+    def on_result(self, stored: Stored, output: Output) -> None:
+        """Go on with the execution that a result belongs to."""
+        try:
+            record = codec.decode(stored.value)
+            if isinstance(record, CancelRequested):
+                self._cancel(stored.place.partition, record, output)
+            elif isinstance(record, StepFinished):
+                self._advance(stored.place.partition, record, output)
+            else:
+                raise CorruptEvent("This record does not belong here.", code="wrong_record")
+        except CorruptEvent as error:
+            self.dead_letter(stored, "unreadable", error.code, error.public, output)
+
+    def _advance(self, partition: int, result: StepFinished, output: Output) -> None:
+        now = self._now_us()
+        remembered = self._memory.of(partition, result.execution_id)
+        if CANCELLED in remembered:
+            return
+        compiled = self._definitions.versions.get((result.workflow_id, result.version))
+        if compiled is None:
+            output.records.append(_fact(_version_gone(result, now)))
+            return
+        carried = decode_state(
+            result.state,
+            result.workspace_id,
+            result.execution_id,
+            result.workflow_id,
+            result.version,
+        )
+        known = carried.with_results(remembered)
+        after = advance(compiled.plan, known, result.step_id, _step_result(result), now)
+        self._write(after, partition, output)
+
+    def _cancel(self, partition: int, request: CancelRequested, output: Output) -> None:
+        now = self._now_us()
+        record_of = RecordOf(request.workspace_id, request.execution_id, now)
+        mark = {CANCELLED: StepResult("cancelled", request.reason)}
+        output.records.extend(self._memory.remember(partition, record_of, mark))
+        finished = ExecutionFinished(
+            workspace_id=request.workspace_id,
+            execution_id=request.execution_id,
+            workflow_id="",
+            version=0,
+            mode="",
+            status="cancelled",
+            error=StepError("cancelled", request.reason or "Cancelled on request."),
+            steps=b"{}",
+            at_us=now,
+        )
+        output.records.append(_fact(finished))
+
+    def _write(self, after: Advance, partition: int | None, output: Output) -> None:
+        execution = after.execution
+        trace = execution.traceparent
+        for command in after.commands:
+            output.records.append(self._command(command, trace))
+        if partition is not None:
+            if after.remember:
+                record_of = RecordOf(
+                    execution.workspace_id, execution.execution_id, self._now_us()
+                )
+                output.records.extend(
+                    self._memory.remember(partition, record_of, after.remember)
+                )
+            elif not execution.parallel:
+                output.afterwards.extend(
+                    self._memory.forget(partition, execution.execution_id)
+                )
+        if after.finished is not None:
+            output.records.append(_fact(after.finished))
+
+    def _command(self, command: RequestStep, traceparent: str | None) -> Record:
+        if command.provider not in self._providers:
+            return _no_provider(command)
+        envelope = Envelope(
+            f"{command.execution_id}/{command.step_id}",
+            "nhood.step.requested",
+            _SOURCE,
+            command.workspace_id,
+            command.requested_at_us,
+            subject=command.execution_id,
+            traceparent=traceparent,
+        )
+        key = "/".join(
+            part
+            for part in (command.workspace_id, command.user or "-", command.order_key)
+            if part is not None
+        )
+        topic = steps_topic(command.provider)
+        return Record(topic, key.encode(), codec.encode(command), envelope.headers())
+
+    def dead_letter(
+        self, stored: Stored, class_: str, code: str, reason: str, output: Output
+    ) -> None:
+        """Keep a record that cannot be handled, as it was."""
+        now = self._now_us()
+        workspace = workspace_hint(stored.value, stored.headers)
+        letter = DeadLetter(
+            original=stored.place,
+            key=stored.key,
+            value=stored.value,
+            headers=stored.headers,
+            workspace_id=workspace,
+            stage="router",
+            class_=class_,
+            code=code,
+            reason=reason,
+            attempts=1,
+            at_us=now,
+        )
+        name = str(stored.place)
+        envelope = Envelope(name, "nhood.deadletter", _SOURCE, workspace or "", now)
+        output.records.append(
+            Record(DEADLETTER, name.encode(), codec.encode(letter), envelope.headers())
+        )
+        DEADLETTERS.labels(stage="router", reason=code).inc()
+        _log.warning("record.dead_lettered", place=name, code=code, workspace=workspace)
+
+
+def _outcome_label(output: Output) -> str:
+    return "handled" if output.records else "nothing"
+
+
+def _new_execution(
+    compiled: Compiled, envelope: Envelope, event: Event, payload: object
+) -> Execution:
+    version = compiled.version
+    return Execution(
+        workspace_id=version.workspace_id,
+        execution_id=execution_id(
+            envelope.id, version.workflow_id, version.version, envelope.generation
+        ),
+        workflow_id=version.workflow_id,
+        version=version.version,
+        mode=version.mode,
+        user=user_of(event, compiled.plan.workflow.trigger, payload),
+        event_id=envelope.id,
+        generation=envelope.generation,
+        payload=payload,
+        traceparent=envelope.traceparent,
+    )
+
+
+def _step_result(result: StepFinished) -> StepResult:
+    if result.outcome == "succeeded":
+        output = orjson.loads(result.output.data) if result.output.data else None
+        return StepResult("succeeded", output, vendor_id=result.vendor_id)
+    error = result.error or StepError(result.outcome, "The step did not succeed.")
+    told = {"code": error.code, "message": error.message, "outcome": result.outcome}
+    return StepResult("failed", error=told)
+
+
+def _started(
+    compiled: Compiled, execution: Execution, envelope: Envelope, place: Place, now: int
+) -> Record:
+    return _fact(
+        ExecutionStarted(
+            workspace_id=execution.workspace_id,
+            execution_id=execution.execution_id,
+            workflow_id=execution.workflow_id,
+            version=execution.version,
+            workflow_name=compiled.version.name,
+            mode=execution.mode,
+            user=execution.user,
+            event_id=envelope.id,
+            event=place,
+            generation=envelope.generation,
+            event_time_us=envelope.time_us or now,
+            at_us=now,
+        )
+    )
+
+
+def _fact(record: ExecutionStarted | ExecutionFinished) -> Record:
+    """Write a fact of an execution, keyed by it."""
+    word = "started" if isinstance(record, ExecutionStarted) else "finished"
+    name = record.execution_id
+    envelope = Envelope(
+        f"{name}/{word}", f"nhood.execution.{word}", _SOURCE, record.workspace_id, record.at_us
+    )
+    return Record(EXECUTIONS, name.encode(), codec.encode(record), envelope.headers())
+
+
+def _outcome_record(outcome: EventOutcome, name: str, workspace: str) -> Record:
+    envelope = Envelope(
+        f"{name}/outcome", "nhood.event.outcome", _SOURCE, workspace, outcome.at_us
+    )
+    return Record(EXECUTIONS, name.encode(), codec.encode(outcome), envelope.headers())
+
+
+def _version_gone(result: StepFinished, now: int) -> ExecutionFinished:
+    message = f"Version {result.version} of workflow {result.workflow_id} is not known any more."
+    return ExecutionFinished(
+        workspace_id=result.workspace_id,
+        execution_id=result.execution_id,
+        workflow_id=result.workflow_id,
+        version=result.version,
+        mode="",
+        status="failed",
+        error=StepError("workflow_version_gone", message),
+        steps=b"{}",
+        at_us=now,
+    )
+
+
+def _no_provider(command: RequestStep) -> Record:
+    """Answer a command that no executor could take: the provider's folder is gone."""
+    message = f"There is no provider {command.provider!r} on this platform any more."
+    finished = StepFinished(
+        workspace_id=command.workspace_id,
+        execution_id=command.execution_id,
+        workflow_id=command.workflow_id,
+        version=command.version,
+        step_id=command.step_id,
+        loop_index=command.loop_index,
+        effect_key=command.effect_key,
+        provider=command.provider,
+        action=command.action,
+        outcome="rejected",
+        output=Payload(b""),
+        output_cut=False,
+        vendor_id=None,
+        error=StepError("unknown_provider", message),
+        attempts=b"[]",
+        request=Payload(b"null"),
+        response=Payload(b"null"),
+        connection_id=None,
+        from_ledger=False,
+        command=Place("", -1, -1),
+        state=command.state,
+        requested_at_us=command.requested_at_us,
+        started_at_us=command.requested_at_us,
+        finished_at_us=command.requested_at_us,
+    )
+    envelope = Envelope(
+        f"{command.execution_id}/{command.step_id}",
+        "nhood.step.finished",
+        _SOURCE,
+        command.workspace_id,
+        command.requested_at_us,
+    )
+    key = command.execution_id.encode()
+    return Record(RESULTS, key, codec.encode(finished), envelope.headers())
