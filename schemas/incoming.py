@@ -15,7 +15,9 @@ seen before, so a record without one gets it from its place, and a redelivery ke
 import base64
 import binascii
 import difflib
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -40,6 +42,7 @@ EVENT_BYTES_MAX = 1_048_576  # the body rides through four topics and in every c
 ATTRIBUTE_MAX = 256  # characters of an id, a type, a source or a user
 SUBJECT_MAX = PATH_MAX  # a webhook's subject is its path
 MODES = ("live", "test")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # no name holds one, and PostgreSQL's text takes no NUL
 
 _STRUCTURED = "application/cloudevents"
 _BINARY_MARKS = ("ce_specversion", "ce_id", "ce_type", "ce_source")
@@ -48,6 +51,29 @@ _PLAIN_FIELDS = (
     *("time", "traceparent"),
 )
 _KEPT_TYPES = (TYPE_WEBHOOK, TYPE_EXECUTE)
+
+
+class BadAttribute(CorruptEvent):
+    """One attribute of an event cannot be used.
+
+    Attributes:
+        name: The attribute.
+        what: What is wrong with it, without its name in front.
+    """
+
+    def __init__(self, name: str, what: str, code: str) -> None:
+        super().__init__(f"The event's {name} {what}.", code=code)
+        self.name = name
+        self.what = what
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What stands in for attributes that an event was not given."""
+
+    id: str
+    source: str
+    time_us: int
 
 
 def read_event(
@@ -89,13 +115,13 @@ def workspace_hint(value: bytes | None, headers: Mapping[str, bytes]) -> str | N
     return named if is_id("ws", named) else None
 
 
-def event_id(workspace: str, source: str, given: str) -> str:
+def event_id(workspace: str, mode: str, source: str, given: str) -> str:
     """Turn a sender's id into an event id; the same id from the same source gives the same one.
 
     An id that is an event id already is kept. The recipe decides what counts as a duplicate: it
     must never change.
     """
-    return given if is_id("ev", given) else derived_id("ev", workspace, source, given)
+    return given if is_id("ev", given) else derived_id("ev", workspace, mode, source, given)
 
 
 def _texts(headers: Mapping[str, bytes]) -> dict[str, str]:
@@ -132,11 +158,19 @@ def _structured(
             code="unknown_format",
         )
     document = _object(value)
+    return _cloud_event(document, structured_payload(document), place, time_us)
+
+
+def structured_payload(document: Mapping[str, Any]) -> Payload:
+    """Take the body out of a CloudEvent in JSON.
+
+    Raises:
+        CorruptEvent: A `BadAttribute`: datacontenttype, data_base64 or data.
+    """
     content_type = document.get("datacontenttype") or "application/json"
     if not isinstance(content_type, str):
         raise _wrong("datacontenttype", "must be text such as application/json", "wrong_type")
-    payload = Payload(_structured_data(document, content_type), content_type)
-    return _cloud_event(document, payload, place, time_us)
+    return Payload(_structured_data(document, content_type), content_type)
 
 
 def _structured_data(document: Mapping[str, Any], content_type: str) -> bytes:
@@ -151,10 +185,15 @@ def _structured_data(document: Mapping[str, Any], content_type: str) -> bytes:
     data = document["data"]
     if isinstance(data, str) and not _is_json(content_type):
         return data.encode()
-    return _json(data)
+    return json_body(data)
 
 
-def _json(data: object) -> bytes:
+def json_body(data: object) -> bytes:
+    """Write an event's data.
+
+    Raises:
+        CorruptEvent: A `BadAttribute`, where it is nested too deep to be read again.
+    """
     try:
         return orjson.dumps(data)
     except orjson.JSONEncodeError as error:
@@ -173,13 +212,8 @@ def _cloud_event(
     if version != "1.0":
         raise _wrong("specversion", f"is {str(version)[:16]!r}; write 1.0", "bad_specversion")
     workspace = _workspace(attributes.get("workspace"), "the extension attribute workspace")
-    return _build(
-        {**attributes, "user": attributes.get("user") or attributes.get("userid")},
-        workspace,
-        payload,
-        place,
-        time_us,
-    )
+    named = {**attributes, "user": attributes.get("user") or attributes.get("userid")}
+    return build_event(named, workspace, payload, _defaults(workspace, place, time_us))
 
 
 def _plain(value: bytes | None, place: Place, time_us: int) -> tuple[Envelope, Event]:
@@ -191,8 +225,8 @@ def _plain(value: bytes | None, place: Place, time_us: int) -> tuple[Envelope, E
     if "path" in document:
         _check_path(document)
         attributes |= {"type": TYPE_WEBHOOK, "subject": document["path"]}
-    payload = Payload(_json(document.get("data", {})))
-    return _build(attributes, workspace, payload, place, time_us)
+    payload = Payload(json_body(document.get("data", {})))
+    return build_event(attributes, workspace, payload, _defaults(workspace, place, time_us))
 
 
 def _check_path(document: Mapping[str, Any]) -> None:
@@ -203,9 +237,20 @@ def _check_path(document: Mapping[str, Any]) -> None:
         raise _wrong("path", "must be a webhook's path such as /new-customer", "bad_path")
 
 
-def _build(
-    attributes: Mapping[str, Any], workspace: str, payload: Payload, place: Place, time_us: int
+def build_event(
+    attributes: Mapping[str, Any], workspace: str, payload: Payload, defaults: Defaults
 ) -> tuple[Envelope, Event]:
+    """Build an event of the attributes that a stranger gave it.
+
+    Args:
+        attributes: type, id, source, subject, time, user, mode, generation, traceparent.
+        workspace: Its owner, who was checked.
+        payload: Its body.
+        defaults: What stands in for attributes that were not given.
+
+    Raises:
+        CorruptEvent: `event_too_large`, or a `BadAttribute`.
+    """
     if len(payload.data) > EVENT_BYTES_MAX:
         raise CorruptEvent(
             f"The event's body has {len(payload.data)} bytes, {EVENT_BYTES_MAX} are possible; "
@@ -213,39 +258,41 @@ def _build(
             code="event_too_large",
         )
     type_ = _type(attributes)
-    source = _text(attributes, "source") or f"/kafka/{place.topic}"
+    source = _text(attributes, "source") or defaults.source
     subject = _text(attributes, "subject", longest=SUBJECT_MAX)
     if type_ == TYPE_WEBHOOK:
         subject = normal_path(subject or "/")
+    mode = _mode(attributes)
     given = _text(attributes, "id")
-    named = event_id(workspace, source, given) if given else _id_of_place(workspace, place)
+    named = event_id(workspace, mode, source, given) if given else defaults.id
     time = _text(attributes, "time")
     envelope = Envelope(
         id=named,
         type=type_,
         source=source,
         workspace=workspace,
-        time_us=_time_us(time) if time else time_us,
+        time_us=_time_us(time) if time else defaults.time_us,
         subject=subject,
         generation=_generation(attributes),
         traceparent=_text(attributes, "traceparent"),
     )
     kept = {"ce-id": given} if given and given != named else {}
-    event = Event(payload, _text(attributes, "user"), _mode(attributes), headers=kept)
-    return envelope, event
+    return envelope, Event(payload, _text(attributes, "user"), mode, headers=kept)
 
 
-def _id_of_place(workspace: str, place: Place) -> str:
-    return derived_id("ev", workspace, place.topic, place.partition, place.offset)
+def _defaults(workspace: str, place: Place, time_us: int) -> Defaults:
+    named = derived_id("ev", workspace, place.topic, place.partition, place.offset)
+    return Defaults(named, f"/kafka/{place.topic}", time_us)
 
 
 def _type(attributes: Mapping[str, Any]) -> str:
     found = _text(attributes, "type")
     if not found:
-        raise CorruptEvent(
-            'The event has no type; write a type such as "order.created", or in plain JSON the '
-            'path of a webhook such as "/new-customer".',
-            code="missing_type",
+        raise _wrong(
+            "type",
+            'is missing; write a type such as "order.created", or on Kafka the path of a webhook '
+            'such as "/new-customer"',
+            "missing_type",
         )
     if found.startswith(RESERVED_TYPE_PREFIX) and found not in _KEPT_TYPES:
         raise _wrong("type", f"starts with {RESERVED_TYPE_PREFIX}, which is ours", "reserved_type")
@@ -338,8 +385,10 @@ def _text(attributes: Mapping[str, Any], name: str, *, longest: int = ATTRIBUTE_
         raise _wrong(name, "must be text", "wrong_type")
     if len(found) > longest:
         raise _wrong(name, f"has more than {longest} characters; shorten it", "too_long")
+    if CONTROL.search(found):
+        raise _wrong(name, "holds control characters", "bad_characters")
     return found
 
 
-def _wrong(name: str, what: str, code: str) -> CorruptEvent:
-    return CorruptEvent(f"The event's {name} {what}.", code=code)
+def _wrong(name: str, what: str, code: str) -> BadAttribute:
+    return BadAttribute(name, what, code)

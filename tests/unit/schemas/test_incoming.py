@@ -64,7 +64,7 @@ def test_event_of_an_independent_cloudevents_client_is_read(write, content_type,
     message = write(sent)
     envelope, event = read_event(message.value, message.headers, PLACE, 5)
     assert envelope == Envelope(
-        derived_id("ev", WS, "/shop", "order-17"), "order.created", "/shop", WS, NOW, "17"
+        derived_id("ev", WS, "test", "/shop", "order-17"), "order.created", "/shop", WS, NOW, "17"
     )
     assert (event.user, event.mode, event.headers) == ("customer-9", "test", {"ce-id": "order-17"})
     assert event.data.content_type == content_type
@@ -99,7 +99,7 @@ def test_plain_json_with_a_type_is_an_event():
     )
     envelope, event = read_event(value, {"content-type": b"application/json"}, PLACE, NOW)
     assert (envelope.type, envelope.subject) == ("order.created", None)
-    assert envelope.id == event_id(WS, "/kafka/nhood.events.v1", "o1")
+    assert envelope.id == event_id(WS, "test", "/kafka/nhood.events.v1", "o1")
     assert (event.data.data, event.mode) == (b"[1]", "test")
 
 
@@ -119,13 +119,14 @@ def test_id_that_is_an_event_id_is_kept():
     assert event.headers == {}
 
 
-def test_same_id_from_another_source_or_workspace_is_another_event():
+def test_same_id_of_another_source_mode_or_workspace_is_another_event():
     other = "ws_" + "0" * 25 + "9"
-    assert len({event_id(WS, "/a", "1"), event_id(WS, "/b", "1"), event_id(other, "/a", "1")}) == 3
+    of = [(WS, "live", "/a"), (WS, "live", "/b"), (other, "live", "/a"), (WS, "test", "/a")]
+    assert len({event_id(*sender, "1") for sender in of}) == 4
 
 
 def test_recipe_of_event_ids_never_changes():
-    assert event_id(WS, "/shop", "order-17") == "ev_ss8rqg530j39e0mwnxes7f90x8"
+    assert event_id(WS, "live", "/shop", "order-17") == "ev_xfpe171xkxkmvh8p5zk6y7d3v0"
 
 
 @pytest.mark.parametrize(
@@ -141,6 +142,7 @@ def test_recipe_of_event_ids_never_changes():
         (plain(data={}), {}, "missing_type", "type"),
         (plain(type=["a"]), {}, "wrong_type", "type"),
         (plain(type="a" * 257), {}, "too_long", "256"),
+        (plain(type="a\x00"), {}, "bad_characters", "control"),
         (plain(type="nhood.replay"), {}, "reserved_type", "ours"),
         (plain(type="nhood.execute", subject="x"), {}, "bad_subject", "wf_"),
         (plain(type="a", path="/a"), {}, "path_and_type", "one of them"),
