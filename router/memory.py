@@ -1,9 +1,9 @@
 """What the router remembers of executions besides what rides in their commands.
 
 Only executions with parallel branches, and cancelled ones, are here. The truth is the topic
-`nhood.progress.v1`: partition by partition it goes with the results topic, and it is read to its end
-before the first result of a partition is handled. Records are written once per key and form a union,
-so a zombie's late write and a redelivery change nothing (ADR 0001).
+`nhood.progress.v1`: partition by partition it goes with the results topic, and it is read to its
+end before the first result of a partition is handled. Records are written once per key and form a
+union, so a zombie's late write and a redelivery change nothing (ADR 0001).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -92,8 +92,6 @@ class RecordOf:
             Payload(orjson.dumps(encode_result(result))),
             self.at_us,
         )
-        envelope = Envelope(
-            key, "nhood.step.remembered", "/router", self.workspace_id, self.at_us
-        )
+        envelope = Envelope(key, "nhood.step.remembered", "/router", self.workspace_id, self.at_us)
         headers = envelope.headers()
         return Record(PROGRESS, key.encode(), codec.encode(body), headers, partition)

@@ -4,7 +4,7 @@ Everything is keyed and named by its cause, so handling a record twice writes th
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import orjson
 import structlog
@@ -30,6 +30,7 @@ from schemas.events import (
     StepError,
     StepFinished,
 )
+from schemas.events import Record as AnyRecord
 from schemas.ids import execution_id
 from schemas.incoming import read_event, workspace_hint
 from schemas.topics import DEADLETTER, EXECUTIONS, RESULTS, steps_topic
@@ -77,7 +78,6 @@ class Pipeline:
 
     def on_event(self, stored: Stored, output: Output) -> None:
         """Match an event with workflows; leaves an outcome for its offset, whatever it is."""
-        now = self._now_us()
         try:
             envelope, event = read_event(
                 stored.value, stored.headers, stored.place, stored.time_ms * 1000
@@ -89,8 +89,6 @@ class Pipeline:
             self._reject(stored, "bad_body", f"The body is not what it says: {error}", output)
         else:
             self._start(stored.place, envelope, event, payload, output)
-        ROUTER_EVENTS.labels(outcome=_outcome_label(output)).inc()
-        _log.debug("event.handled", place=str(stored.place), took_us=self._now_us() - now)
 
     def _start(
         self, place: Place, envelope: Envelope, event: Event, payload: object, output: Output
@@ -139,15 +137,17 @@ class Pipeline:
     def on_result(self, stored: Stored, output: Output) -> None:
         """Go on with the execution that a result belongs to."""
         try:
-            record = codec.decode(stored.value)
-            if isinstance(record, CancelRequested):
-                self._cancel(stored.place.partition, record, output)
-            elif isinstance(record, StepFinished):
-                self._advance(stored.place.partition, record, output)
-            else:
-                raise CorruptEvent("This record does not belong here.", code="wrong_record")
+            self._follow(stored.place.partition, codec.decode(stored.value), output)
         except CorruptEvent as error:
             self.dead_letter(stored, "unreadable", error.code, error.public, output)
+
+    def _follow(self, partition: int, record: AnyRecord, output: Output) -> None:
+        if isinstance(record, CancelRequested):
+            self._cancel(partition, record, output)
+        elif isinstance(record, StepFinished):
+            self._advance(partition, record, output)
+        else:
+            raise CorruptEvent("This record does not belong here.", code="wrong_record")
 
     def _advance(self, partition: int, result: StepFinished, output: Output) -> None:
         now = self._now_us()
@@ -194,16 +194,10 @@ class Pipeline:
             output.records.append(self._command(command, trace))
         if partition is not None:
             if after.remember:
-                record_of = RecordOf(
-                    execution.workspace_id, execution.execution_id, self._now_us()
-                )
-                output.records.extend(
-                    self._memory.remember(partition, record_of, after.remember)
-                )
+                record_of = RecordOf(execution.workspace_id, execution.execution_id, self._now_us())
+                output.records.extend(self._memory.remember(partition, record_of, after.remember))
             elif not execution.parallel:
-                output.afterwards.extend(
-                    self._memory.forget(partition, execution.execution_id)
-                )
+                output.afterwards.extend(self._memory.forget(partition, execution.execution_id))
         if after.finished is not None:
             output.records.append(_fact(after.finished))
 
@@ -253,10 +247,6 @@ class Pipeline:
         )
         DEADLETTERS.labels(stage="router", reason=code).inc()
         _log.warning("record.dead_lettered", place=name, code=code, workspace=workspace)
-
-
-def _outcome_label(output: Output) -> str:
-    return "handled" if output.records else "nothing"
 
 
 def _new_execution(
@@ -320,9 +310,8 @@ def _fact(record: ExecutionStarted | ExecutionFinished) -> Record:
 
 
 def _outcome_record(outcome: EventOutcome, name: str, workspace: str) -> Record:
-    envelope = Envelope(
-        f"{name}/outcome", "nhood.event.outcome", _SOURCE, workspace, outcome.at_us
-    )
+    ROUTER_EVENTS.labels(outcome=outcome.outcome).inc()
+    envelope = Envelope(f"{name}/outcome", "nhood.event.outcome", _SOURCE, workspace, outcome.at_us)
     return Record(EXECUTIONS, name.encode(), codec.encode(outcome), envelope.headers())
 
 

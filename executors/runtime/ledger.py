@@ -1,0 +1,177 @@
+"""The ledger of effects: what was begun and what came of it, in Postgres, committed in groups.
+
+Before a call its effect is written as `started`, after it as `done` with the result. A command that
+comes again is answered from `done`; `started` without `done` means that nobody knows. Many steps
+share one transaction: whoever comes while one is being committed goes into the next.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+import psycopg
+import structlog
+
+from schemas.settings import Secret
+
+_log = structlog.get_logger()
+GROUP_MAX = 500  # effects in one transaction: bounds its memory and its time
+_RECONNECT_S = 0.5
+
+_BEGIN = """
+    INSERT INTO effects (effect_key, workspace_id, status)
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[])
+    ON CONFLICT (effect_key) DO NOTHING RETURNING effect_key
+"""
+_FIND = "SELECT effect_key, status, result FROM effects WHERE effect_key = ANY(%s)"
+_FINISH = """
+    UPDATE effects SET status = 'done', result = news.result, done_at = now()
+    FROM unnest(%s::text[], %s::bytea[]) AS news(effect_key, result)
+    WHERE effects.effect_key = news.effect_key AND effects.status <> 'done'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Nobody began this effect before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """It was begun and nobody knows whether it happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It was carried out; `result` is the StepFinished that was recorded, as bytes."""
+
+    result: bytes
+
+
+Entry = Fresh | Begun | Done
+
+
+@dataclass(slots=True)
+class _Begin:
+    effect_key: str
+    workspace_id: str
+    answer: "asyncio.Future[Entry]"
+
+
+@dataclass(slots=True)
+class _Finish:
+    effect_key: str
+    result: bytes
+    answer: "asyncio.Future[None]"
+
+
+class Ledger:
+    """Groups what comes at the same time into one transaction after the other."""
+
+    def __init__(self, database_url: Secret) -> None:
+        self._url = database_url
+        self._begins: list[_Begin] = []
+        self._finishes: list[_Finish] = []
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._connection: psycopg.AsyncConnection[tuple[str, str, bytes | None]] | None = None
+
+    async def start(self) -> None:
+        """Begin to write."""
+        self._task = asyncio.create_task(self._serve(), name="ledger")
+
+    async def close(self) -> None:
+        """Stop writing; what was not answered is not recorded."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def begin(self, workspace_id: str, effect_key: str) -> Entry:
+        """Write an effect as started, unless it is known; waits while Postgres is away."""
+        answer: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
+        self._begins.append(_Begin(effect_key, workspace_id, answer))
+        self._wake.set()
+        return await answer
+
+    async def finish(self, effect_key: str, result: bytes) -> None:
+        """Write what came of an effect; waits while Postgres is away."""
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._finishes.append(_Finish(effect_key, result, answer))
+        self._wake.set()
+        await answer
+
+    async def _serve(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._begins or self._finishes:
+                begins, self._begins = self._begins[:GROUP_MAX], self._begins[GROUP_MAX:]
+                ends, self._finishes = self._finishes[:GROUP_MAX], self._finishes[GROUP_MAX:]
+                await self._commit_until_done(begins, ends)
+
+    async def _commit_until_done(self, begins: list[_Begin], ends: list[_Finish]) -> None:
+        while True:
+            try:
+                known = await self._commit(begins, ends)
+            except psycopg.Error as error:
+                _log.warning("ledger.unreachable", error=type(error).__name__)
+                await self._drop_connection()
+                await asyncio.sleep(_RECONNECT_S)
+            else:
+                _answer(begins, ends, known)
+                return
+
+    async def _commit(self, begins: list[_Begin], ends: list[_Finish]) -> dict[str, Entry]:
+        """Write one group.
+
+        Returns:
+            What was known of each effect that was to begin. A retry after a lost commit answer
+            finds its own `started` and calls it Begun: careful, never wrong.
+        """
+        connection = await self._connected()
+        known: dict[str, Entry] = {}
+        async with connection.transaction():
+            cursor = connection.cursor()
+            if ends:
+                keys = [end.effect_key for end in ends]
+                await cursor.execute(_FINISH, (keys, [end.result for end in ends]))
+            if begins:
+                unique = {begin.effect_key: begin.workspace_id for begin in begins}
+                await cursor.execute(
+                    _BEGIN, (list(unique), list(unique.values()), ["started"] * len(unique))
+                )
+                fresh = {row[0] for row in await cursor.fetchall()}
+                known = dict.fromkeys(fresh, Fresh())
+                if old := [key for key in unique if key not in fresh]:
+                    await cursor.execute(_FIND, (old,))
+                    for key, status, result in await cursor.fetchall():
+                        is_done = status == "done" and result is not None
+                        known[key] = Done(result) if is_done and result else Begun()
+        return known
+
+    async def _connected(self) -> "psycopg.AsyncConnection[tuple[str, str, bytes | None]]":
+        if self._connection is None:
+            self._connection = await psycopg.AsyncConnection.connect(
+                self._url.reveal(), autocommit=True, application_name="nhood-ledger"
+            )
+        return self._connection
+
+    async def _drop_connection(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+
+def _answer(begins: list[_Begin], ends: list[_Finish], known: dict[str, Entry]) -> None:
+    told: set[str] = set()
+    for begin in begins:
+        entry = known[begin.effect_key]
+        if begin.effect_key in told and isinstance(entry, Fresh):
+            entry = Begun()  # the same command twice at the same time: only one is fresh
+        told.add(begin.effect_key)
+        if not begin.answer.done():
+            begin.answer.set_result(entry)
+    for end in ends:
+        if not end.answer.done():
+            end.answer.set_result(None)
