@@ -120,7 +120,9 @@ def _advance(
     derived = {name: state.result for name, state in states.items() if state.result is not None}
     known = execution.with_results(derived)
     ready = [name for name, state in states.items() if state.status == READY]
-    known = prune(replace(known, parallel=len(ready) > 1), plan)
+    # A command that is under way does not carry what we know now: it has to be remembered.
+    parallel = len(ready) > 1 or not under_way.isdisjoint(ready)
+    known = prune(replace(known, parallel=parallel), plan)
     state = encode_state(known)
     if len(state.data) > STATE_BYTES_MAX:
         return Advance((), {}, _too_large(plan, execution, states, now_us), known)

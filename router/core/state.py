@@ -129,11 +129,11 @@ def decode_state(
 
 
 def prune(execution: Execution, plan: Plan) -> Execution:
-    """Drop outputs that no step without a result can still read."""
+    """Drop vendors' outputs that no step without a result can still read."""
     open_steps = plan.steps.keys() - execution.results.keys()
     kept = {
         name: result
-        if result.output is None or plan.readers[name] & open_steps
+        if result.status != "succeeded" or plan.readers[name] & open_steps
         else replace(result, output=None)
         for name, result in execution.results.items()
     }
