@@ -1,0 +1,240 @@
+"""The projector: follows the log and keeps the read tables in Postgres up to date.
+
+Rows and positions are written in one transaction, so a crash at any moment is harmless: the next
+start goes on exactly behind the last rows. A record that cannot be read goes to the dead-letter
+topic and the others go on; a database that is away is waited for.
+"""
+
+import asyncio
+import contextlib
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import structlog
+from confluent_kafka import OFFSET_BEGINNING as BEGINNING
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from prometheus_client import Counter, Histogram
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from control.projections.executions import Changes
+from control.projections.reader import (
+    BATCH,
+    GATHER_S,
+    TOPICS,
+    Batch,
+    burial,
+    consumer_config,
+    fold,
+    lag_of,
+    readable,
+)
+from control.projections.rows import LOCK, Positions, read_positions, write, write_positions
+from schemas import codec
+from schemas.errors import CorruptEvent, DependencyDown, NeighbourhoodError
+from schemas.settings import Settings
+from wire.bus import KafkaPublisher, Publisher, Stored, publish_all
+from wire.clock import now_us
+from wire.database import Pool, connection, open_pool
+from wire.telemetry import DEADLETTERS, LAG, configure_logging, start_ops_server
+
+RETRY_S = 1.0
+_STAGE = "projector"
+# A crash of the database may lose rows, but never without their positions: they are read again.
+_BEGIN = (
+    f"SELECT set_config('synchronous_commit', 'off', true), pg_advisory_xact_lock_shared({LOCK})"
+)
+
+RECORDS = Counter("nhood_projector_records", "Records brought into the read tables.", ["topic"])
+SECONDS = Histogram(
+    "nhood_projector_batch_seconds",
+    "Time to write one batch.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+)
+_log = structlog.get_logger()
+
+
+class Moved(Exception):  # noqa: N818 - a signal inside this module, no error
+    """Somebody else moved the stored positions: another projector, or a rebuild."""
+
+
+async def store(borrowed: AsyncConnection[TupleRow], batch: Batch, publisher: Publisher) -> None:
+    """Write a batch's rows and positions in the caller's transaction.
+
+    Raises:
+        DependencyDown: Postgres or Kafka is away; nothing counts as read.
+    """
+    for record, error in batch.bad:
+        await bury(publisher, record, error.code, error.public)
+    try:
+        async with borrowed.transaction():
+            await write(borrowed, batch.changes)
+    except (psycopg.DataError, psycopg.errors.StatementTooComplex):
+        for record in batch.messages:
+            await _store_alone(borrowed, record, publisher)
+    await write_positions(borrowed, batch.positions)
+
+
+async def _store_alone(
+    borrowed: AsyncConnection[TupleRow], record: Stored, publisher: Publisher
+) -> None:
+    """Write one record with its texts cleaned; where even that fails, bury it."""
+    changes = Changes(strict=True)
+    try:
+        changes.take(record.place, codec.decode(record.value))
+        async with borrowed.transaction():
+            await write(borrowed, changes)
+    except CorruptEvent:
+        return  # buried with the batch
+    except (psycopg.DataError, psycopg.errors.StatementTooComplex) as error:
+        reason = f"Postgres cannot hold its content: {error.diag.message_primary}"
+        await bury(publisher, record, "not_storable", reason)
+
+
+async def bury(publisher: Publisher, record: Stored, code: str, reason: str) -> None:
+    """Put a record aside and go on.
+
+    Raises:
+        DependencyDown: Kafka did not take the dead letter.
+    """
+    letter = burial(record, code, reason, now_us())
+    if letter is not None:
+        await publish_all(publisher, [letter])
+    DEADLETTERS.labels(stage=_STAGE, reason=code).inc()
+    _log.warning("record.dead_lettered", place=str(record.place), code=code)
+
+
+class Projector:
+    """One consumer, one writer.
+
+    Attributes:
+        ready: Partitions are assigned and their positions known.
+    """
+
+    def __init__(self, consumer: Consumer, pool: Pool, publisher: Publisher) -> None:
+        self._consumer = consumer
+        self._pool = pool
+        self._publisher = publisher
+        self._positions: Positions = {}
+        self._stop = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        # librdkafka blocks; one thread of its own, so that callbacks never run side by side.
+        self._thread = ThreadPoolExecutor(1, "projector-consume")
+        self.ready = False
+
+    def stop(self) -> None:
+        """Finish the batch under way, then end `run`."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Follow the log until `stop`."""
+        self._consumer.subscribe(
+            list(TOPICS), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+        )
+        try:
+            while not self._stop.is_set():
+                messages = await self._loop.run_in_executor(self._thread, self._consume)
+                if messages:
+                    await self._take(messages)
+        finally:
+            self.ready = False
+            await self._loop.run_in_executor(self._thread, self._consumer.close)
+            self._thread.shutdown()
+
+    def _consume(self) -> list[Message]:
+        messages = readable(self._consumer.consume(BATCH, GATHER_S))
+        for topic, behind in lag_of(self._consumer).items():
+            LAG.labels(stage=_STAGE, topic=topic).set(behind)
+        return messages
+
+    async def _take(self, messages: list[Message]) -> None:
+        batch = fold(messages)
+        while not self._stop.is_set():
+            try:
+                with SECONDS.time():
+                    await self._write(batch)
+            except Moved:
+                await self._loop.run_in_executor(self._thread, self._seek)
+                return
+            except NeighbourhoodError as error:
+                _log.warning("projector.waits", code=error.code, detail=error.detail)
+                await self._pause()
+                continue
+            self._positions |= batch.positions
+            for record in batch.messages:
+                RECORDS.labels(record.place.topic).inc()
+            return
+
+    async def _write(self, batch: Batch) -> None:
+        async with connection(self._pool) as borrowed:
+            await borrowed.execute(_BEGIN)
+            there = await read_positions(borrowed)
+            if any(there.get(key) != self._positions.get(key) for key in batch.positions):
+                self._positions = there
+                raise Moved
+            await store(borrowed, batch, self._publisher)
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), RETRY_S)
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Start where the tables stand; runs inside `consume`, on its thread."""
+        there = asyncio.run_coroutine_threadsafe(self._load(), self._loop).result()
+        for partition in partitions:
+            partition.offset = there.get((partition.topic, partition.partition), BEGINNING)
+        consumer.assign(partitions)
+        self.ready = True
+        _log.info("projector.assigned", partitions=len(partitions))
+
+    def _revoked(self, consumer: Consumer, _: list[TopicPartition]) -> None:
+        self.ready = False
+        consumer.unassign()
+
+    def _seek(self) -> None:
+        """Go to the stored positions, whichever way."""
+        for partition in self._consumer.assignment():
+            key = (partition.topic, partition.partition)
+            partition.offset = self._positions.get(key, BEGINNING)
+            # Taken away in the meantime: then the next owner reads from the right place.
+            with contextlib.suppress(KafkaException):
+                self._consumer.seek(partition)
+
+    async def _load(self) -> Positions:
+        """Read the stored positions, however long the database takes to come back."""
+        while not self._stop.is_set():
+            try:
+                async with connection(self._pool) as borrowed:
+                    self._positions = await read_positions(borrowed)
+            except DependencyDown as error:
+                _log.warning("projector.waits", code=error.code, detail=error.detail)
+                await self._pause()
+            else:
+                break
+        return self._positions
+
+
+async def serve(settings: Settings) -> None:
+    """Run the projector until SIGTERM or SIGINT.
+
+    Raises:
+        DependencyDown: The database cannot be reached at the start.
+    """
+    configure_logging(_STAGE, settings.log_level)
+    bootstrap = settings.kafka_bootstrap_servers
+    pool = await open_pool(settings.database_url.reveal(), max_size=3, name=_STAGE)
+    publisher = KafkaPublisher(bootstrap, f"nhood-{_STAGE}")
+    await publisher.start()
+    projector = Projector(Consumer(consumer_config(bootstrap, f"nhood-{_STAGE}")), pool, publisher)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, projector.stop)
+    ops = start_ops_server(settings.host, settings.ops_port, lambda: projector.ready)
+    _log.info("projector.started", ops_port=ops.port)
+    try:
+        await projector.run()
+    finally:
+        ops.close()
+        await publisher.close()
+        await pool.close()

@@ -1,0 +1,124 @@
+"""Drops the read tables and makes them again from the log: `nhood rebuild executions`.
+
+The log is the truth: what it holds comes back, nothing else does. A projector that runs meanwhile
+waits (it shares the lock of `rows.LOCK`) and goes on where the rebuild ended.
+"""
+
+from collections.abc import Callable
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from control.projections.app import store
+from control.projections.reader import BATCH, TOPICS, Batch, consumer_config, fold, readable
+from control.projections.rows import LOCK, PROJECTION
+from schemas.errors import DependencyDown
+from schemas.settings import Settings
+from wire.bus import KafkaPublisher, Publisher
+from wire.database import connection, open_pool
+
+TABLES = ("executions", "steps", "event_outcomes", "dead_letters")
+_RPC_S = 10.0
+_POLL_S = 1.0
+# This many empty polls in a row with records still ahead: the broker does not give them.
+_PATIENCE = 30
+_log = structlog.get_logger()
+
+# Told (records read, records there were at the start).
+Progress = Callable[[int, int], None]
+
+
+async def rebuild(settings: Settings, progress: Progress | None = None) -> dict[str, int]:
+    """Make the read tables again; blocks the event loop while Kafka is read.
+
+    Returns:
+        Rows per table, and `records`: how many were read.
+
+    Raises:
+        DependencyDown: Postgres or Kafka is away; run it again.
+    """
+    bootstrap = settings.kafka_bootstrap_servers
+    pool = await open_pool(settings.database_url.reveal(), max_size=1, name="rebuild")
+    publisher = KafkaPublisher(bootstrap, "nhood-rebuild")
+    await publisher.start()
+    config = consumer_config(bootstrap, "nhood-rebuild") | {"group.id": "nhood-rebuild"}
+    consumer = Consumer(config)
+    try:
+        async with connection(pool) as borrowed:
+            await borrowed.set_autocommit(True)
+            await borrowed.execute(f"SELECT pg_advisory_lock({LOCK})")
+            try:
+                return await _again(consumer, borrowed, publisher, progress or _quiet)
+            finally:
+                await borrowed.execute(f"SELECT pg_advisory_unlock({LOCK})")
+                await borrowed.set_autocommit(False)
+    except KafkaException as error:
+        raise DependencyDown("Kafka does not answer; run it again.", detail=str(error)) from error
+    finally:
+        consumer.close()
+        await publisher.close()
+        await pool.close()
+
+
+def _quiet(_read: int, _total: int) -> None:
+    """Tell nobody."""
+
+
+async def _again(
+    consumer: Consumer,
+    borrowed: AsyncConnection[TupleRow],
+    publisher: Publisher,
+    progress: Progress,
+) -> dict[str, int]:
+    ends = _ends(consumer)
+    total = sum(high - low for low, high in ends.values())
+    async with borrowed.transaction():
+        await borrowed.execute(f"TRUNCATE {', '.join(TABLES)}")
+        await borrowed.execute(
+            "DELETE FROM projection_offsets WHERE projection = %s", (PROJECTION,)
+        )
+    consumer.assign([TopicPartition(*key, OFFSET_BEGINNING) for key in ends])
+    left = {key for key, (low, high) in ends.items() if high > low}
+    read = silent = 0
+    while left:
+        batch = fold(readable(consumer.consume(BATCH, _POLL_S)))
+        silent = 0 if batch.messages else silent + 1
+        if silent > _PATIENCE:
+            raise DependencyDown("Kafka does not give the rest of the log; run it again.")
+        await _write(borrowed, batch, publisher)
+        read += len(batch.messages)
+        progress(read, total)
+        # Holes at the end (control records) have an offset, but no message.
+        places = consumer.position([TopicPartition(*key) for key in left])
+        left -= {
+            (p.topic, p.partition) for p in places if p.offset >= ends[p.topic, p.partition][1]
+        }
+    return {"records": read} | {table: await _count(borrowed, table) for table in TABLES}
+
+
+async def _write(borrowed: AsyncConnection[TupleRow], batch: Batch, publisher: Publisher) -> None:
+    if batch.messages:
+        async with borrowed.transaction():
+            await borrowed.execute("SET LOCAL synchronous_commit = off")
+            await store(borrowed, batch, publisher)
+
+
+def _ends(consumer: Consumer) -> dict[tuple[str, int], tuple[int, int]]:
+    """Find the first and the end offset of each partition."""
+    ends: dict[tuple[str, int], tuple[int, int]] = {}
+    for topic in TOPICS:
+        found = consumer.list_topics(topic, timeout=_RPC_S).topics[topic]
+        if found.error is not None:
+            raise DependencyDown(f"Kafka does not know {topic}.", detail=str(found.error))
+        for number in found.partitions:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), _RPC_S)
+            ends[topic, number] = (low, high)
+    return ends
+
+
+async def _count(borrowed: AsyncConnection[TupleRow], table: str) -> int:
+    found = await borrowed.execute(f"SELECT count(*) FROM {table}")  # noqa: S608 - from TABLES
+    row = await found.fetchone()
+    return int(row[0]) if row else 0
