@@ -1,0 +1,1 @@
+"""Slack, as data in provider.yaml."""

@@ -1,0 +1,135 @@
+"""Reads the `auth` section of a provider file (see `schemas.provider_file`)."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from schemas.expression import Template
+from schemas.file_reader import ANSWER, Reader
+from schemas.provider_auth import (
+    AccountStep,
+    AccountVariable,
+    AuthSpec,
+    Credential,
+    HttpStep,
+    TokenAnswer,
+)
+from schemas.settings import ProviderOverride
+
+_CONNECTION: Final = frozenset({"connection"})
+_STEP: Final = frozenset({"connection", "token", "refresh_token", "client_id", "client_secret"})
+_ACCOUNT: Final = ANSWER | {"token", "connection"}
+_TOKEN: Final = {
+    "access_token": "${body.access_token}",
+    "refresh_token": "${body.refresh_token}",
+    "expires_in": "${body.expires_in}",
+    "scope": "${body.scope}",
+    "error_code": "${body.error}",
+    "error_message": "${body.error_description ?? body.error}",
+}
+
+
+def read_auth(data: Mapping[str, Any], reader: Reader, override: ProviderOverride) -> AuthSpec:
+    """Compile the section; problems go to the reader."""
+    variables = _variables(data.get("variables", {}), reader)
+    header, _, value = data["token_header"].partition(": ")
+    account = data.get("account")
+
+    def url(key: str, instead: str | None) -> Template | None:
+        text = instead or data.get(key)
+        return reader.template(text, f"auth.{key}", _CONNECTION) if text else None
+
+    return AuthSpec(
+        kind=data["kind"],
+        authorize_url=url("authorize_url", override.authorize_url),
+        token_url=url("token_url", override.token_url),
+        refresh_url=url("refresh_url", override.token_url),
+        revoke=read_step(data["revoke"], "auth.revoke", reader) if data.get("revoke") else None,
+        variables=variables,
+        scope_separator=data.get("scope_separator", " "),
+        scope_param=data.get("scope_param", "scope"),
+        default_scopes=tuple(data.get("default_scopes", ())),
+        authorize_params=data.get("authorize_params", {}),
+        pkce=data.get("pkce", "unsupported"),
+        client_auth=data.get("client_auth", "none"),
+        token_body=data.get("token_body", "form"),
+        token_params=data.get("token_params", {}),
+        refresh_params=data.get("refresh_params", {}),
+        refresh=data.get("refresh", "none"),
+        access_token_seconds=data.get("access_token_seconds"),
+        token=_token(data.get("token", {}), reader),
+        account=_account(account, reader) if account else None,
+        token_header=(header, reader.template(value, "auth.token_header", _STEP)),
+        credentials=tuple(Credential(**item) for item in data.get("credentials", ())),
+        variable_defaults={n: v.default for n, v in variables.items() if v.default is not None},
+    )
+
+
+def read_step(data: Mapping[str, Any], place: str, reader: Reader) -> HttpStep:
+    """Compile a request of the connection flow."""
+
+    def tree(key: str) -> Any:  # noqa: ANN401 - Tree or None
+        return reader.tree(data[key], f"{place}.{key}", _STEP) if key in data else None
+
+    return HttpStep(
+        method=data["method"],
+        url=reader.template(data["url"], f"{place}.url", _STEP),
+        headers=reader.templates(data.get("headers", {}), f"{place}.headers", _STEP),
+        query=tree("query"),
+        form=tree("form"),
+        json=tree("json"),
+        client_auth=data.get("client_auth", "none"),
+        token_header=data.get("token_header", True),
+    )
+
+
+def _variables(data: Mapping[str, Any], reader: Reader) -> dict[str, AccountVariable]:
+    found = {}
+    for name, item in data.items():
+        pattern, matches = item.get("pattern"), None
+        if pattern is not None:
+            try:
+                matches = re.compile(pattern, re.ASCII).fullmatch
+            except re.error as error:
+                reader.wrong(f"auth.variables.{name}", f"{pattern!r} is no pattern: {error}")
+        elif item["from"] == "customer":
+            reader.wrong(f"auth.variables.{name}", "what a customer enters needs a pattern")
+        found[name] = AccountVariable(
+            name=name,
+            source=item["from"],
+            pattern=pattern,
+            default=item.get("default"),
+            help=item.get("help", ""),
+            _matches=matches,
+        )
+        default = item.get("default")
+        if default is not None and not found[name].accepts(default):
+            reader.wrong(f"auth.variables.{name}", f"the default {default!r} is not accepted")
+        if item["from"] == "fixed" and default is None:
+            reader.wrong(f"auth.variables.{name}", "a fixed variable needs a default")
+    return found
+
+
+def _token(data: Mapping[str, Any], reader: Reader) -> TokenAnswer:
+    place = "auth.token"
+    texts = {key: data.get(key, text) for key, text in _TOKEN.items()}
+    parts = {key: reader.template(text, f"{place}.{key}", ANSWER) for key, text in texts.items()}
+    return TokenAnswer(
+        **parts,
+        variables=reader.templates(data.get("variables", {}), f"{place}.variables", ANSWER),
+        error_when=reader.optional_condition(data, "error_when", place),
+        dead_when=reader.optional_condition(data, "dead_when", place),
+    )
+
+
+def _account(data: Mapping[str, Any], reader: Reader) -> AccountStep:
+    place = "auth.account"
+    request = data.get("request")
+    return AccountStep(
+        request=read_step(request, f"{place}.request", reader) if request else None,
+        each=reader.optional_template(data, "each", place, _ACCOUNT),
+        id=reader.optional_template(data, "id", place, _ACCOUNT),
+        name=reader.optional_template(data, "name", place, _ACCOUNT),
+        variables=reader.templates(data.get("variables", {}), f"{place}.variables", _ACCOUNT),
+        error_when=reader.optional_condition(data, "error_when", place),
+    )

@@ -1,0 +1,383 @@
+"""What a provider is, read from its folder `executors/providers/<slug>/provider.yaml` as data.
+
+Four readers, one file: the vault reads `auth`, ingest `triggers`, the control API each action's
+params, the executors the rest; none of them imports `executors` for it. A catalogue is built by
+`load_catalogue`, which scans a folder: adding a provider takes a folder and no list to edit.
+Nothing here is read or compiled at import, and everything that a catalogue holds is immutable.
+"""
+
+import difflib
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from schemas.errors import InvalidInput, NotFound, Problem
+from schemas.expression import ABSENT, Condition, Roots, Template, Tree
+from schemas.params import ParamsChecker
+from schemas.provider_auth import AuthSpec
+from schemas.settings import ProviderOverride
+
+OutcomeKind = Literal["rejected", "throttled", "unavailable", "unauthorised", "unknown"]
+DelayForm = Literal["auto", "seconds", "epoch", "epoch_ms", "iso", "http_date"]
+
+FOLDER: Final = "executors/providers"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryHint:
+    """Where a vendor says how long to wait, and in which form."""
+
+    value: Template
+    form: DelayForm = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRule:
+    """One line of an error map; every condition that is given must hold.
+
+    Attributes:
+        statuses: HTTP statuses that it is for; empty: any.
+        codes: The vendor's codes that it is for; empty: any.
+        code: What to call it, a template over body, headers, status, code, text.
+        message: One sentence for the customer, a template over the same and params; where it refers
+            to something that is not there the vendor's own words are taken.
+        may_have_happened: The vendor may have done it all the same: of an action that is not
+            idempotent the outcome is then unknown.
+    """
+
+    outcome: OutcomeKind
+    statuses: frozenset[int] = frozenset()
+    codes: frozenset[str] = frozenset()
+    when: Condition | None = None
+    code: Template | None = None
+    message: Template | None = None
+    retry_after: RetryHint | None = None
+    may_have_happened: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FailureShape:
+    """How the vendor's failures look.
+
+    Attributes:
+        when: Holds for an answer that is a failure although its status is below 400.
+        codes: Where the vendor's code stands: the first that is there and not empty.
+        texts: Where its own words stand.
+    """
+
+    when: Condition | None
+    codes: tuple[Template, ...]
+    texts: tuple[Template, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSpec:
+    """A rate limit that the vendor documents.
+
+    Attributes:
+        key: What it is counted per: connection, app, or connection_action.
+        rate: Calls in `per_seconds`.
+        actions: The actions that it is for; empty: all.
+        headers: Answer headers to learn from: any of limit, remaining, reset.
+    """
+
+    key: Literal["connection", "app", "connection_action"]
+    rate: float
+    per_seconds: float
+    burst: int | None
+    actions: frozenset[str]
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSpec:
+    """Where and how the API is reached."""
+
+    base_url: Template
+    headers: Mapping[str, Template]
+    failure: FailureShape
+    retry_after: tuple[RetryHint, ...]
+    retryable: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSpec:
+    """The one request of an action (what needs several is a hook)."""
+
+    method: str
+    path: Template
+    query: Tree | None
+    headers: Mapping[str, Template]
+    json: Tree | None
+    form: Tree | None
+    passes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PagesSpec:
+    """How a list goes on.
+
+    Attributes:
+        items: Path of the items in an answer, such as `body.members`.
+        param: The param that carries on (a cursor, an offset, a page number).
+        next: What to give it, from the answer; absent, null or empty means the end.
+        next_url: The address of the next page, on the same host; instead of `param`.
+        step: `cursor`: `next` is the param's value; `offset`: the items seen so far are added;
+            `page`: one is added.
+        more: Must hold for another page to be there, where it is given.
+    """
+
+    items: Template
+    param: str | None
+    next: Template | None
+    next_url: Template | None
+    step: Literal["cursor", "offset", "page"]
+    more: Condition | None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An example of an action: what a developer writes and what the vendor answers."""
+
+    params: Mapping[str, Any]
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSpec:
+    """One thing that can be done at a provider.
+
+    Attributes:
+        idempotent: Doing it twice leaves the vendor as doing it once does.
+        read_only: It changes nothing.
+        params: JSON Schema (2020-12) of what a developer writes in `config`.
+        result: What is lifted into the output beside the answer's body; `id` names the thing.
+        idempotency: Where the effect key goes: `("header", name)` or `("body", name)`.
+        hook: Name of the generator in `hooks.py` that carries it out, None for one request.
+    """
+
+    id: str
+    resource: str
+    summary: str
+    description: str
+    doc: str
+    operation_id: str | None
+    method: str
+    idempotent: bool
+    read_only: bool
+    scopes: tuple[str, ...]
+    params: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    request: RequestSpec | None
+    success: Condition | None
+    failure_when: Condition | None
+    errors: tuple[ErrorRule, ...]
+    result: Mapping[str, Template]
+    output: Template | None
+    idempotency: tuple[Literal["header", "body"], str] | None
+    pages: PagesSpec | None
+    hook: str | None
+    example: Example
+    notes: tuple[str, ...]
+    checker: ParamsChecker = field(repr=False, compare=False)
+
+    def check_params(self, params: Mapping[str, Any], *, templated: bool = False) -> list[Problem]:
+        """Check what a developer wrote in `config`.
+
+        Args:
+            params: The params.
+            templated: True when a workflow is saved: a value that is a whole `{{template}}` may
+                become anything, and a text with a template in it any text.
+
+        Returns:
+            Every problem, with its place inside the params (`blocks[0].type`); none if it is good.
+        """
+        return self.checker.check(params, templated=templated)
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether the vendor takes our effect key, so that a repeat does no harm."""
+        return self.idempotency is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSpec:
+    """One provider, whole."""
+
+    slug: str
+    name: str
+    category: str
+    status: Literal["live", "shut_down"]
+    resources: tuple[str, ...]
+    notes: tuple[str, ...]
+    auth: AuthSpec
+    api: ApiSpec
+    limits: tuple[LimitSpec, ...]
+    errors: tuple[ErrorRule, ...]
+    actions: Mapping[str, ActionSpec]
+    triggers: Mapping[str, Any] | None
+    folder: Path
+    hooks: "Hooks" = field(repr=False, compare=False)
+
+    def action(self, name: str) -> ActionSpec:
+        """Give an action.
+
+        Raises:
+            NotFound: With the nearest name there is.
+        """
+        if name in self.actions:
+            return self.actions[name]
+        hint = nearest(name, self.actions)
+        text = f"{self.name} has no action {name!r}{hint or '; it has: ' + ', '.join(self.actions)}"
+        raise NotFound(text, code="unknown_action")
+
+    def connection(self, variables: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give the connection's variables with the declared defaults."""
+        defaults = self.auth.variable_defaults
+        return {**defaults, **variables} if defaults else variables
+
+
+class Hooks:
+    """The functions of a provider's `hooks.py`, loaded when one is first asked for."""
+
+    __slots__ = ("_found", "_path", "_slug")
+
+    def __init__(self, slug: str, path: Path) -> None:
+        self._slug = slug
+        self._path = path
+        self._found: Mapping[str, Any] | None = None
+
+    def get(self, name: str) -> Callable[..., Any]:
+        """Give a hook.
+
+        Raises:
+            NotFound: If the provider has none of this name.
+        """
+        if self._found is None:
+            self._found = vars(self._load()) if self._path.is_file() else {}
+        hook = self._found.get(name)
+        if not callable(hook):
+            raise NotFound(f"{self._path} defines no {name}", code="unknown_hook")
+        return hook  # type: ignore[no-any-return]  # vars() is untyped
+
+    def _load(self) -> Any:  # noqa: ANN401 - a module
+        name = f"executors.providers.{self._slug}.hooks"
+        spec = importlib.util.spec_from_file_location(name, self._path)
+        if spec is None or spec.loader is None:
+            raise NotFound(f"{self._path} cannot be loaded", code="unknown_hook")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All providers, by slug."""
+
+    providers: Mapping[str, ProviderSpec]
+
+    def get(self, slug: str) -> ProviderSpec:
+        """Give a provider.
+
+        Raises:
+            NotFound: With the nearest name there is.
+        """
+        if slug in self.providers:
+            return self.providers[slug]
+        hint = nearest(slug, self.providers) or f"; known: {', '.join(self.providers)}"
+        raise NotFound(f"There is no provider {slug!r}{hint}", code="unknown_provider")
+
+    def action(self, slug: str, name: str) -> ActionSpec:
+        """Give an action of a provider.
+
+        Raises:
+            NotFound: If there is no such provider or action, with the nearest name there is.
+        """
+        return self.get(slug).action(name)
+
+    def __iter__(self) -> Iterator[ProviderSpec]:
+        return iter(self.providers.values())
+
+    def __len__(self) -> int:
+        return len(self.providers)
+
+    def __contains__(self, slug: object) -> bool:
+        return slug in self.providers
+
+
+def nearest(name: str, known: Mapping[str, object]) -> str:
+    """Give `: did you mean 'x'?`, or nothing where no name is near."""
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), list(known), n=1, cutoff=0.6)
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
+def providers_folder() -> Path:
+    """Find `executors/providers` as installed, without importing it.
+
+    Raises:
+        NotFound: If the package `executors` is not installed.
+    """
+    spec = importlib.util.find_spec("executors")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(place) / "providers"
+        if folder.is_dir():
+            return folder
+    raise NotFound(f"The folder {FOLDER} is not installed", code="no_providers")
+
+
+def load_catalogue(
+    folder: Path | None = None, overrides: Mapping[str, ProviderOverride] | None = None
+) -> Catalogue:
+    """Read every `<slug>/provider.yaml` of a folder.
+
+    Args:
+        folder: Where the providers are; None: as installed.
+        overrides: Where providers are reached, from the settings (`Settings.providers`).
+
+    Raises:
+        InvalidInput: If any file is wrong; `problems` tells every place of every file at once.
+    """
+    from schemas.provider_file import read_provider
+
+    found = folder if folder is not None else providers_folder()
+    providers: dict[str, ProviderSpec] = {}
+    problems: list[Problem] = []
+    for path in sorted(found.glob("*/provider.yaml")):
+        override = (overrides or {}).get(path.parent.name, ProviderOverride())
+        try:
+            spec = read_provider(path, override)
+        except InvalidInput as error:
+            problems.extend(error.problems)
+            continue
+        providers[spec.slug] = spec
+    if problems:
+        lines = "\n".join(f"  {p.place}: {p.message}" for p in problems)
+        raise InvalidInput(
+            f"Provider files cannot be used:\n{lines}", problems=problems, code="bad_provider"
+        )
+    return Catalogue(providers)
+
+
+def sandbox_address(url: str, sandbox_base: str, slug: str) -> str:
+    """Give the address under which the sandbox plays a vendor's address (test mode).
+
+    The origin is swapped and the path kept: `https://slack.com/api/chat.postMessage` becomes
+    `<sandbox>/slack/api/chat.postMessage`; an address already under the sandbox stays.
+    """
+    base = sandbox_base.rstrip("/")
+    if url == base or url.startswith((f"{base}/", f"{base}?")):
+        return url
+    parts = urlsplit(url)
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{base}/{slug}{parts.path}{query}"
+
+
+def render_all(templates: Mapping[str, Template], roots: Roots) -> dict[str, Any]:
+    """Render a mapping of templates, leaving out those whose path is not there."""
+    found = {name: template.find(roots) for name, template in templates.items()}
+    return {name: value for name, value in found.items() if value is not ABSENT}

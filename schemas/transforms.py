@@ -1,0 +1,123 @@
+"""The closed list of transforms that a `${… | name}` reference may apply.
+
+A transform is a pure function of one value. A new one is worth adding when two vendors need it;
+what one vendor alone does belongs into its `hooks.py`.
+"""
+
+import base64
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import orjson
+
+from schemas.errors import InvalidInput
+
+
+def adf(value: object) -> object:
+    """Turn plain text into an Atlassian Document Format document; a document passes as it is.
+
+    A blank line starts a new paragraph, a single line break is kept.
+    https://developer.atlassian.com/cloud/jira/platform/apis/document/structure/
+    """
+    if isinstance(value, Mapping):
+        return value
+    paragraphs: list[dict[str, object]] = []
+    for block in _text(value).replace("\r\n", "\n").split("\n\n"):
+        content: list[dict[str, object]] = []
+        for line in block.strip("\n").split("\n"):
+            if content:
+                content.append({"type": "hardBreak"})
+            if line:  # ADF refuses an empty text node
+                content.append({"type": "text", "text": line})
+        paragraphs.append({"type": "paragraph", "content": content})
+    return {"type": "doc", "version": 1, "content": paragraphs}
+
+
+def csv(value: object) -> object:
+    """Join a list with commas, as many vendors want lists in a query; text passes as it is."""
+    if isinstance(value, list | tuple):
+        return ",".join(_text(item) for item in value)
+    return _text(value)
+
+
+def json_text(value: object) -> object:
+    """Write a value as JSON text, for JSON inside a form field; text passes as it is."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def text(value: object) -> object:
+    """Write a value as text (a number that must stay a string)."""
+    return _text(value)
+
+
+def number(value: object) -> object:
+    """Read a number out of text; a number passes as it is."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InvalidInput(f"{value!r} is not a number", code="not_a_number")
+    if not isinstance(value, str):
+        return value
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    raise InvalidInput(f"{value!r} is not a number", code="not_a_number")
+
+
+def base64_text(value: object) -> object:
+    """Encode text (as UTF-8) in base 64, the standard alphabet with padding."""
+    return base64.b64encode(_text(value).encode()).decode()
+
+
+def lower(value: object) -> object:
+    """Write text in lower case."""
+    return _text(value).lower()
+
+
+def as_id(value: object) -> object:
+    """Wrap a bare id as `{id: …}`; an object passes as it is."""
+    return value if isinstance(value, Mapping) else {"id": _text(value)}
+
+
+def key_or_id(value: object) -> object:
+    """Wrap `12345` as `{id: "12345"}` and `PROJ` as `{key: "PROJ"}`; an object passes as it is."""
+    if isinstance(value, Mapping):
+        return value
+    text_value = _text(value)
+    return {"id": text_value} if text_value.isdigit() else {"key": text_value}
+
+
+def name_or_id(value: object) -> object:
+    """Wrap `10004` as `{id: "10004"}` and `Bug` as `{name: "Bug"}`; an object passes as it is."""
+    if isinstance(value, Mapping):
+        return value
+    text_value = _text(value)
+    return {"id": text_value} if text_value.isdigit() else {"name": text_value}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    return orjson.dumps(value).decode()
+
+
+as_text = _text
+
+TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
+    "adf": adf,
+    "base64": base64_text,
+    "csv": csv,
+    "id": as_id,
+    "json": json_text,
+    "key_or_id": key_or_id,
+    "lower": lower,
+    "name_or_id": name_or_id,
+    "number": number,
+    "text": text,
+}
