@@ -1,0 +1,123 @@
+"""The executors' composition root: one process that serves some or all providers."""
+
+import asyncio
+import signal
+from dataclasses import dataclass
+
+import structlog
+from token_vault.vault import Vault
+
+from executors.runtime.consumer import CommandConsumer, Taken
+from executors.runtime.driver import Driver
+from executors.runtime.lanes import Lanes
+from executors.runtime.ledger import Ledger
+from executors.runtime.worker import Job, Ports, Worker
+from schemas.errors import InvalidInput, NotFound
+from schemas.provider import Catalogue, load_catalogue
+from schemas.settings import Settings
+from schemas.topics import steps_topic
+from wire.bus import KafkaPublisher
+from wire.database import open_pool
+from wire.http import allowed_by, open_client
+from wire.telemetry import LAG, OLDEST_UNFINISHED, configure_logging, start_ops_server
+
+_log = structlog.get_logger()
+
+GROUP = "nhood-executors"
+DRAIN_S = (
+    20.0  # for calls under way when the process has to end; the rest is done by the next owner
+)
+_MEASURE_S = 2.0
+
+
+@dataclass(slots=True)
+class Executors:
+    """What runs: stopped in the order of the fields."""
+
+    consumer: CommandConsumer
+    lanes: Lanes[Job]
+
+    def deliver(self, batch: list[Taken]) -> None:
+        """Start what was taken."""
+        for taken in batch:
+            job = Job.read(taken)
+            self.lanes.add(job, job.lane)
+
+    async def measure(self) -> None:
+        """Keep the gauges true, for ever."""
+        while True:
+            OLDEST_UNFINISHED.set(self.consumer.oldest_unfinished_s())
+            by_topic: dict[str, int] = {}
+            for (topic, _), lag in self.consumer.lag().items():
+                by_topic[topic] = by_topic.get(topic, 0) + lag
+            for topic, lag in by_topic.items():
+                LAG.labels(stage="executors", topic=topic).set(lag)
+            await asyncio.sleep(_MEASURE_S)
+
+
+def chosen_slugs(catalogue: Catalogue, wanted: tuple[str, ...] | None) -> list[str]:
+    """List the providers to serve.
+
+    Raises:
+        InvalidInput: One of the wanted ones does not exist.
+    """
+    if not wanted:
+        return [spec.slug for spec in catalogue]
+    try:
+        return [catalogue.get(slug).slug for slug in wanted]
+    except NotFound as error:
+        raise InvalidInput(error.public, code=error.code) from error
+
+
+async def serve(settings: Settings, providers: tuple[str, ...] | None = None) -> None:
+    """Run until SIGTERM or SIGINT, then let calls under way end.
+
+    Raises:
+        InvalidInput: A provider that does not exist.
+        DependencyDown: Postgres cannot be reached at the start.
+    """
+    configure_logging("executors", settings.log_level)
+    catalogue = load_catalogue(None, settings.providers)
+    slugs = chosen_slugs(catalogue, providers)
+    bootstrap = settings.kafka_bootstrap_servers
+    pool = await open_pool(settings.database_url.reveal(), max_size=4, name="executors")
+    vault = await Vault.open(settings, pool)
+    publisher = KafkaPublisher(bootstrap, "nhood-executors", delivery_timeout_ms=60_000)
+    ledger = Ledger(settings.database_url)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with open_client(allow_private=allowed_by(settings)) as client:
+        driver = Driver(client, vault.tokens, settings)
+        await publisher.start()
+        await ledger.start()
+        worker = Worker(Ports(catalogue, ledger, driver, publisher), lambda: running.consumer)
+        topics = [steps_topic(slug) for slug in slugs]
+        running = Executors(
+            CommandConsumer(bootstrap, GROUP, topics, lambda batch: running.deliver(batch)),
+            Lanes(worker.handle),
+        )
+        ops = start_ops_server(
+            settings.host, settings.ops_port, lambda: running.consumer.ready and not stop.is_set()
+        )
+        running.consumer.start()
+        gauges = asyncio.create_task(running.measure())
+        await _until(stop, running.consumer)
+        await asyncio.to_thread(running.consumer.close)
+        await running.lanes.stop(DRAIN_S)
+        gauges.cancel()
+        await ledger.close()
+        await publisher.close()
+        ops.close()
+    await pool.close()
+    if running.consumer.failure is not None:
+        raise running.consumer.failure
+
+
+async def _until(stop: asyncio.Event, consumer: CommandConsumer) -> None:
+    """Wait for the signal, or for the consumer's thread to die."""
+    while not stop.is_set() and consumer.failure is None:
+        try:
+            await asyncio.wait_for(stop.wait(), 1)
+        except TimeoutError:
+            continue

@@ -1,0 +1,187 @@
+"""Carries out commands: ledger, call, ledger, result; one at a time per effect."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from executors.core.result import from_record, record_of, refused, step_finished
+from executors.runtime.consumer import CommandConsumer, Taken
+from executors.runtime.driver import Driver
+from executors.runtime.ledger import Begun, Done, Ledger
+from schemas import codec
+from schemas.errors import CorruptEvent, NeighbourhoodError, NotFound
+from schemas.events import DeadLetter, Envelope, RequestStep, StepFinished
+from schemas.provider import ActionSpec, Catalogue, ProviderSpec
+from schemas.topics import DEADLETTER, RESULTS
+from wire.bus import Publisher, Record
+from wire.clock import now_us
+from wire.telemetry import ACTIONS, DEADLETTERS
+
+_log = structlog.get_logger()
+_SOURCE = "/executors"
+_RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a worker needs of the world."""
+
+    catalogue: Catalogue
+    ledger: Ledger
+    driver: Driver
+    publisher: Publisher
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A record taken, with the command that it holds or why it cannot be read."""
+
+    taken: Taken
+    command: RequestStep | CorruptEvent
+
+    @classmethod
+    def read(cls, taken: Taken) -> "Job":
+        """Read a record."""
+        try:
+            return cls(taken, codec.decode_as(RequestStep, taken.stored.value))
+        except CorruptEvent as error:
+            return cls(taken, error)
+
+    @property
+    def lane(self) -> str | None:
+        """Name the lane of a command with an order key; None: it may start at once."""
+        command = self.command
+        if isinstance(command, CorruptEvent) or command.order_key is None:
+            return None
+        return f"{command.workspace_id}/{command.provider}/{command.user}/{command.order_key}"
+
+
+class Worker:
+    """Handles what the consumer took."""
+
+    def __init__(self, ports: Ports, consumer: Callable[[], CommandConsumer]) -> None:
+        self._ports = ports
+        self._consumer = consumer
+        self._effects: dict[str, asyncio.Future[None]] = {}
+
+    async def handle(self, job: Job) -> None:
+        """Handle one record from begin to done; raises only when it is cancelled."""
+        consumer = self._consumer()
+        if not consumer.begin(job.taken):
+            return
+        handled = False
+        try:
+            await self._carry_out(job)
+            handled = True
+        finally:
+            consumer.done(job.taken, handled=handled)
+
+    async def _carry_out(self, job: Job) -> None:
+        if isinstance(job.command, CorruptEvent):
+            await self._dead_letter(job, "unreadable", job.command.code, job.command.public)
+            return
+        try:
+            finished = await self._finished(job.taken, job.command)
+        except NotFound as error:
+            finished = self._refused(job.taken, job.command, error.code, error.public)
+        except Exception as error:  # noqa: BLE001 - one bad command must not stop the others
+            _log.exception("command.broke_the_executor", place=str(job.taken.stored.place))
+            reason = f"The executor failed on this command ({type(error).__name__}); report it."
+            await self._dead_letter(job, "refused", "executor_error", reason)
+            finished = self._refused(job.taken, job.command, "executor_error", reason)
+        status = "replayed" if finished.from_ledger else finished.outcome
+        labels = {"provider": job.command.provider, "action": job.command.action}
+        ACTIONS.labels(**labels, status=status).inc()
+        await self._publish(_result_record(finished, job.taken))
+
+    async def _finished(self, taken: Taken, command: RequestStep) -> StepFinished:
+        provider = self._ports.catalogue.get(command.provider)
+        action = provider.action(command.action)
+        return await self._alone(
+            command.effect_key, lambda: self._result(taken, command, provider, action)
+        )
+
+    def _refused(self, taken: Taken, command: RequestStep, code: str, message: str) -> StepFinished:
+        return refused(command, taken.stored.place, code, message, now_us())
+
+    async def _alone(
+        self, effect_key: str, work: Callable[[], Awaitable[StepFinished]]
+    ) -> StepFinished:
+        """Let the same effect be worked on once at a time; the second one finds it recorded."""
+        while (other := self._effects.get(effect_key)) is not None:
+            await asyncio.wait([other])
+        mine = self._effects[effect_key] = asyncio.get_running_loop().create_future()
+        try:
+            return await work()
+        finally:
+            del self._effects[effect_key]
+            mine.set_result(None)
+
+    async def _result(
+        self, taken: Taken, command: RequestStep, provider: ProviderSpec, action: ActionSpec
+    ) -> StepFinished:
+        place = taken.stored.place
+        trace = taken.stored.headers.get("traceparent", b"").decode() or None
+        if action.read_only:
+            carried = await self._ports.driver.run(command, provider, action, trace)
+            return step_finished(command, place, carried)
+        entry = await self._ports.ledger.begin(command.workspace_id, command.effect_key)
+        if isinstance(entry, Done):
+            return from_record(entry.result, command, place)
+        repeatable = action.idempotent or action.is_keyed
+        if isinstance(entry, Begun) and not repeatable and command.on_unknown != "retry":
+            carried = self._ports.driver.unknown()
+        else:
+            carried = await self._ports.driver.run(command, provider, action, trace)
+        finished = step_finished(command, place, carried)
+        await self._ports.ledger.finish(command.effect_key, record_of(finished))
+        return finished
+
+    async def _dead_letter(self, job: Job, class_: str, code: str, reason: str) -> None:
+        stored = job.taken.stored
+        now = now_us()
+        workspace = stored.headers.get("ce_workspace", b"").decode(errors="replace")
+        letter = DeadLetter(
+            original=stored.place,
+            key=stored.key,
+            value=stored.value,
+            headers=stored.headers,
+            workspace_id=workspace or None,
+            stage="executors",
+            class_=class_,
+            code=code,
+            reason=reason,
+            attempts=1,
+            at_us=now,
+        )
+        DEADLETTERS.labels(stage="executors", reason=code).inc()
+        _log.warning("record.dead_lettered", place=str(stored.place), code=code)
+        name = str(stored.place)
+        envelope = Envelope(name, "nhood.deadletter", _SOURCE, workspace, now)
+        headers = envelope.headers()
+        await self._publish(Record(DEADLETTER, name.encode(), codec.encode(letter), headers))
+
+    async def _publish(self, record: Record) -> None:
+        """Publish until the broker has it; what is done before is in the ledger."""
+        while True:
+            (answer,) = await self._ports.publisher.publish([record])
+            if not isinstance(answer, NeighbourhoodError):
+                return
+            _log.warning("kafka.unreachable", topic=record.topic, code=answer.code)
+            await asyncio.sleep(_RETRY_S)
+
+
+def _result_record(finished: StepFinished, taken: Taken) -> Record:
+    envelope = Envelope(
+        f"{finished.execution_id}/{finished.step_id}",
+        "nhood.step.finished",
+        _SOURCE,
+        finished.workspace_id,
+        finished.finished_at_us,
+        subject=finished.execution_id,
+        traceparent=taken.stored.headers.get("traceparent", b"").decode() or None,
+    )
+    key = finished.execution_id.encode()
+    return Record(RESULTS, key, codec.encode(finished), envelope.headers())
