@@ -14,7 +14,7 @@ evaluated again. Everything is compiled once; compiled things are immutable.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from schemas.cel_engine import compile_cel
@@ -244,6 +244,23 @@ class Template:
             MissingPath: Where a path is not there.
         """
         return as_text(self.render(roots))
+
+    def text_with(self, roots: Roots, encode: Callable[[str], str]) -> str:
+        """Give the rendered value as text, each referred value encoded (for a URL's path).
+
+        Raises:
+            MissingPath: Where a path is not there.
+        """
+        texts: list[str] = []
+        for part in self._parts:
+            if isinstance(part, str):
+                texts.append(part)
+                continue
+            value = part.find(roots)
+            if value is ABSENT:
+                raise MissingPath(part.source)
+            texts.append(encode(as_text(value)))
+        return "".join(texts)
 
     def missing(self, roots: Roots) -> str:
         """Name the first reference that is not there, or give the source."""

@@ -201,8 +201,13 @@ class ActionSpec:
 
     @property
     def is_keyed(self) -> bool:
-        """Whether the vendor takes our effect key, so that a repeat does no harm."""
+        """Whether the vendor takes our effect key and does a repeat only once."""
         return self.idempotency is not None
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a repeat does no harm: idempotent by nature or by our key."""
+        return self.idempotent or self.idempotency is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,7 +301,7 @@ def _pages(data: Mapping[str, Any] | None, place: str, reader: Reader) -> PagesS
         items=items,
         param=data.get("param"),
         next=reader.optional_template(data, "next", place, ANSWER),
-        next_url=reader.optional_template(data, "next_url", place, ANSWER),
+        next_url=reader.optional_template(data, "next_url", place, ANSWER | {"connection"}),
         step=data.get("step", "cursor"),
         more=reader.optional_condition(data, "more", place),
     )

@@ -1,0 +1,224 @@
+"""What is sent to a vendor and what comes back, and how a request is made from an action; pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+import orjson
+
+from schemas.errors import InvalidInput, Problem
+from schemas.expression import Tree
+from schemas.provider import ActionSpec, ProviderSpec
+from schemas.transforms import as_text
+
+JSON_TYPE: Final = "application/json; charset=utf-8"
+FORM_TYPE: Final = "application/x-www-form-urlencoded"
+_DOTS: Final = frozenset({"", ".", ".."})
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request, without the credential: the driver adds that as the provider declares.
+
+    Attributes:
+        url: Absolute and encoded, without the query.
+        json: The JSON body, None for none; at most one of json, form and content is there.
+        read_only: It changes nothing at the vendor.
+        with_token: Whether the driver adds the token header (an upload address may want none).
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Pairs = ()
+    json: Any = None
+    form: Pairs | None = None
+    content: bytes | None = None
+    read_only: bool = False
+    with_token: bool = True
+
+    @property
+    def full_url(self) -> str:
+        """The address with its query."""
+        if not self.query:
+            return self.url
+        joint = "&" if "?" in self.url else "?"
+        return f"{self.url}{joint}{urlencode(self.query)}"
+
+    @property
+    def origin(self) -> str:
+        """Scheme and host, such as `https://slack.com`."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def payload(self) -> tuple[bytes | None, str | None]:
+        """Give the body's bytes and content type (None and None where there is no body)."""
+        if self.json is not None:
+            return orjson.dumps(self.json), JSON_TYPE
+        if self.form is not None:
+            return urlencode(self.form).encode(), FORM_TYPE
+        if self.content is not None:
+            return (
+                self.content,
+                None if "content-type" in self.headers else "application/octet-stream",
+            )
+        return None, None
+
+
+class _Unparsed:
+    __slots__ = ()
+
+
+_UNPARSED: Final = _Unparsed()
+
+
+class Response:
+    """One HTTP answer.
+
+    Attributes:
+        status: HTTP status.
+        headers: Names in lower case.
+        content: The body's bytes.
+        received_at_s: When it came: UTC, seconds since 1970; times in headers count from it.
+    """
+
+    __slots__ = ("_body", "content", "headers", "received_at_s", "status")
+
+    def __init__(
+        self, status: int, headers: Mapping[str, str], content: bytes, received_at_s: float = 0.0
+    ) -> None:
+        self.status = status
+        self.headers = {name.lower(): value for name, value in headers.items()}
+        self.content = content
+        self.received_at_s = received_at_s
+        self._body: Any = _UNPARSED
+
+    @property
+    def body(self) -> Any:  # noqa: ANN401 - whatever a vendor sends
+        """The body: parsed where it is JSON, else its text; None where it is empty."""
+        if self._body is _UNPARSED:
+            self._body = self._parse()
+        return self._body
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body is JSON (or empty)."""
+        return not self.content or not isinstance(self.body, str) or self.content[:1] == b'"'
+
+    def _parse(self) -> Any:  # noqa: ANN401 - whatever a vendor sends
+        if not self.content.strip():
+            return None
+        try:
+            return orjson.loads(self.content)
+        except orjson.JSONDecodeError:
+            return self.content.decode("utf-8", "replace")
+
+
+def render(
+    spec: ProviderSpec,
+    action: ActionSpec,
+    params: Mapping[str, Any],
+    connection: Mapping[str, Any],
+    effect_key: str,
+) -> Request:
+    """Make the request of an action.
+
+    Args:
+        spec: The provider.
+        action: An action of it that takes one request.
+        params: Rendered and checked params (`ActionSpec.check_params`).
+        connection: The account's variables; declared defaults are added here.
+        effect_key: The key of this effect, for vendors that take an idempotency key.
+
+    Raises:
+        InvalidInput: A variable of the account is missing or wrong (`bad_connection`), or a param
+            cannot stand in the path (`invalid_params`).
+    """
+    request = action.request
+    if request is None:
+        raise InvalidInput(
+            f"{spec.slug}.{action.id} takes several requests", code="not_one_request"
+        )
+    account = spec.connection(connection)
+    given = {**action.defaults, **params} if action.defaults else params
+    roots = {"params": given, "connection": account, "effect_key": effect_key}
+    headers = {name: value.text(roots) for name, value in spec.api.headers.items()}
+    for name, value in request.headers.items():
+        headers[name] = value.text(roots)
+    body = request.json.render(roots) if request.json is not None else None
+    if request.passes:
+        declared = action.params["properties"]
+        extra = {k: v for k, v in given.items() if k not in declared and k.endswith(request.passes)}
+        body = {**(body or {}), **extra}
+    if action.idempotency is not None:
+        place, name = action.idempotency
+        if place == "header":
+            headers[name] = effect_key
+        else:
+            body = {**(body or {}), name: effect_key}
+    return Request(
+        method=request.method,
+        url=_base(spec, account, roots) + request.path.text_with(roots, path_segment),
+        headers=headers,
+        query=_query(request.query, roots),
+        json=body,
+        form=_form(request.form, roots),
+        read_only=action.read_only,
+    )
+
+
+def _base(spec: ProviderSpec, account: Mapping[str, Any], roots: Mapping[str, Any]) -> str:
+    for path in spec.api.base_url.paths:
+        name = str(path.steps[0])
+        variable = spec.auth.variables[name]
+        value = account.get(name)
+        if not isinstance(value, str) or not value:
+            raise InvalidInput(
+                f"The connection does not know its {name}; please reconnect the account.",
+                code="bad_connection",
+            )
+        if variable.source == "customer" and not variable.accepts(value):
+            raise InvalidInput(f"{value!r} is not a {name}.", code="bad_connection")
+    return spec.api.base_url.text(roots).rstrip("/")
+
+
+def path_segment(value: str) -> str:
+    """Encode a value as one segment of a URL's path.
+
+    Raises:
+        InvalidInput: Where the value would name another place (empty, `.` or `..`).
+    """
+    if value.strip() in _DOTS:
+        problem = Problem(
+            "params", f"{value!r} cannot name anything in an address", code="bad_value"
+        )
+        raise InvalidInput(
+            f"{value!r} cannot name anything in an address.",
+            problems=[problem],
+            code="invalid_params",
+        )
+    return quote(value, safe="")
+
+
+def _query(tree: Tree | None, roots: Mapping[str, Any]) -> Pairs:
+    """Write query values as text; a list repeats its name, an object becomes JSON text."""
+    if tree is None:
+        return ()
+    pairs: list[tuple[str, str]] = []
+    for name, value in tree.render(roots).items():
+        if isinstance(value, list):
+            pairs.extend((name, as_text(item)) for item in value)
+        elif value is not None:
+            pairs.append((name, as_text(value)))
+    return tuple(pairs)
+
+
+def _form(tree: Tree | None, roots: Mapping[str, Any]) -> Pairs | None:
+    """Write form values as text; lists and objects become JSON text."""
+    if tree is None:
+        return None
+    values = tree.render(roots)
+    return tuple((name, as_text(value)) for name, value in values.items() if value is not None)
