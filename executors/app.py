@@ -77,7 +77,7 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
         DependencyDown: Postgres cannot be reached at the start.
     """
     configure_logging("executors", settings.log_level)
-    catalogue = load_catalogue(None, settings.providers)
+    catalogue = load_catalogue()
     slugs = chosen_slugs(catalogue, providers)
     bootstrap = settings.kafka_bootstrap_servers
     pool = await open_pool(settings.database_url.reveal(), max_size=4, name="executors")

@@ -56,11 +56,6 @@ class Carried:
     finished_at_us: int
 
 
-def word(outcome: Outcome) -> str:
-    """Name an outcome's kind as the records do: succeeded, rejected and so on."""
-    return type(outcome).__name__.lower()
-
-
 def step_finished(command: RequestStep, place: Place, carried: Carried) -> StepFinished:
     """Write the end of a step."""
     outcome = carried.outcome
@@ -81,7 +76,7 @@ def step_finished(command: RequestStep, place: Place, carried: Carried) -> StepF
         effect_key=command.effect_key,
         provider=command.provider,
         action=command.action,
-        outcome=word(outcome),
+        outcome=outcome.kind,
         output=Payload(b"null" if cut else output),
         output_cut=cut,
         vendor_id=vendor_id,
@@ -103,7 +98,7 @@ def refused(
     command: RequestStep, place: Place, code: str, message: str, now_us: int
 ) -> StepFinished:
     """Write the end of a step for which nothing was called."""
-    outcome = Rejected(status=None, code=code, message=message, detail="")
+    outcome = Rejected(code=code, message=message)
     carried = Carried(outcome, (), None, None, command.connection_id, now_us, now_us)
     return step_finished(command, place, carried)
 

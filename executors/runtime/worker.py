@@ -130,8 +130,7 @@ class Worker:
         entry = await self._ports.ledger.begin(command.workspace_id, command.effect_key)
         if isinstance(entry, Done):
             return from_record(entry.result, command, place)
-        repeatable = action.idempotent or action.is_keyed
-        if isinstance(entry, Begun) and not repeatable and command.on_unknown != "retry":
+        if isinstance(entry, Begun) and not action.repeatable and command.on_unknown != "retry":
             carried = self._ports.driver.unknown()
         else:
             carried = await self._ports.driver.run(command, provider, action, trace)

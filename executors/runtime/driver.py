@@ -1,0 +1,243 @@
+"""Drives an action's generator: credential, network, time, attempts. Knows no vendor.
+
+resolve the credential ─▶ attempt ─▶ outcome ─▶ again after a wait, or the end
+                             │
+                             └─ request ─▶ HTTP ─▶ response ─▶ the generator ─▶ request …
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httpx
+import orjson
+
+from executors.core.action import call
+from executors.core.outcome import (
+    Outcome,
+    Rejected,
+    Unauthorised,
+    Unavailable,
+    Unknown,
+    classify_failure,
+)
+from executors.core.request import Request, Response
+from executors.core.result import Attempt, Carried, excerpt
+from executors.core.retry import Again, Policy, decide
+from schemas.errors import DependencyDown, NeighbourhoodError
+from schemas.events import RequestStep
+from schemas.provider import ActionSpec, ProviderSpec
+from schemas.settings import Settings
+from token_vault import endpoints
+from token_vault.tokens import Credential
+from wire.clock import now_us, rng
+from wire.http import map_http_failure
+from wire.telemetry import CALL_SECONDS
+
+CALLS_MAX = 256  # HTTP calls at a time in one process; what waits for its retry holds none
+REQUESTS_PER_ATTEMPT_MAX = 200  # of one action: pages, upload parts
+
+
+class Tokens(Protocol):
+    """What the driver needs of the vault."""
+
+    async def resolve(
+        self,
+        workspace: str,
+        mode: str,
+        provider: str,
+        user: str | None,
+        connection_id: str | None = None,
+    ) -> Credential:
+        """Give the credential of the connection that is meant."""
+        ...
+
+    async def refreshed(self, credential: Credential) -> Credential:
+        """Give a newer one."""
+        ...
+
+
+@dataclass(slots=True)
+class _Trip:
+    """One step's way through its attempts.
+
+    Attributes:
+        request, response: The last ones, for the timeline; no credential is in them.
+    """
+
+    command: RequestStep
+    spec: ProviderSpec
+    action: ActionSpec
+    traceparent: str | None
+    params: Mapping[str, Any]
+    credential: Credential | None = None
+    refreshed: bool = False
+    attempts: list[Attempt] = field(default_factory=list)
+    request: dict[str, Any] | None = None
+    response: dict[str, Any] | None = None
+
+
+class Driver:
+    """Makes the calls of all steps of a process."""
+
+    def __init__(self, client: httpx.AsyncClient, tokens: Tokens, settings: Settings) -> None:
+        self._client = client
+        self._tokens = tokens
+        self._settings = settings
+        self._slots = asyncio.Semaphore(CALLS_MAX)
+
+    def unknown(self) -> Carried:
+        """Give the end of a step that was begun by someone who did not live to tell."""
+        now = now_us()
+        message = "The call was begun and its end was not recorded; the step says not to repeat it."
+        return Carried(Unknown(code="unknown", message=message), (), None, None, None, now, now)
+
+    async def run(
+        self,
+        command: RequestStep,
+        spec: ProviderSpec,
+        action: ActionSpec,
+        traceparent: str | None = None,
+    ) -> Carried:
+        """Carry a step out, with its retries; failures are outcomes, not exceptions."""
+        started = now_us()
+        trip = _Trip(command, spec, action, traceparent, orjson.loads(command.params.data))
+        policy = Policy(
+            max_attempts=command.max_attempts,
+            delay_ms=command.retry_delay_ms,
+            max_delay_ms=command.retry_max_delay_ms,
+            repeatable=action.repeatable,
+            on_unknown=command.on_unknown,
+        )
+        waited = 0
+        while True:
+            outcome = await self._attempt(trip, waited)
+            if isinstance(outcome, Unauthorised) and await self._refresh(trip):
+                waited = 0
+                continue
+            decision = decide(policy, len(trip.attempts), outcome, _roll)
+            if not isinstance(decision, Again):
+                break
+            waited = decision.wait_ms
+            await asyncio.sleep(waited / 1000)
+        connection = trip.credential.connection_id if trip.credential else command.connection_id
+        return Carried(
+            outcome, trip.attempts, trip.request, trip.response, connection, started, now_us()
+        )
+
+    async def _attempt(self, trip: _Trip, waited_ms: int) -> Outcome:
+        started = now_us()
+        trip.response = None
+        async with self._slots:
+            outcome = await self._outcome(trip)
+        took = now_us() - started
+        CALL_SECONDS.labels(provider=trip.spec.slug).observe(took / 1_000_000)
+        attempt = Attempt(
+            number=len(trip.attempts) + 1,
+            started_at_us=started,
+            duration_us=took,
+            status=outcome.status,
+            outcome=outcome.kind,
+            code=outcome.code,
+            waited_ms=waited_ms,
+        )
+        trip.attempts.append(attempt)
+        return outcome
+
+    async def _outcome(self, trip: _Trip) -> Outcome:
+        command = trip.command
+        try:
+            trip.credential = await self._tokens.resolve(
+                command.workspace_id,
+                command.mode,
+                command.provider,
+                command.user,
+                command.connection_id,
+            )
+        except DependencyDown as error:
+            return Unavailable(code=error.code, message=error.public, detail=error.detail)
+        except NeighbourhoodError as error:
+            return Rejected(code=error.code, message=error.public, detail=error.detail)
+        try:
+            async with asyncio.timeout(command.timeout_ms / 1000):
+                return await self._drive(trip, trip.credential)
+        except TimeoutError:
+            text = f"no whole answer within {command.timeout_ms} ms"
+            return classify_failure(trip.spec, trip.action, "may_have_arrived", text)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            sent, code, text = map_http_failure(error)
+            return classify_failure(trip.spec, trip.action, sent, f"{code}: {text}")
+
+    async def _drive(self, trip: _Trip, credential: Credential) -> Outcome:
+        """Send what the generator asks for until it returns."""
+        steps = call(
+            trip.spec,
+            trip.action,
+            trip.params,
+            credential.variables,
+            trip.command.effect_key,
+        )
+        response: Response | None = None
+        for _ in range(REQUESTS_PER_ATTEMPT_MAX):
+            try:
+                request = next(steps) if response is None else steps.send(response)
+            except StopIteration as end:
+                outcome: Outcome = end.value
+                return outcome
+            response = await self._send(trip, credential, request)
+        steps.close()
+        text = f"The action asked for more than {REQUESTS_PER_ATTEMPT_MAX} requests."
+        return Rejected(code="too_many_requests_in_action", message=text)
+
+    async def _send(self, trip: _Trip, credential: Credential, request: Request) -> Response:
+        url = self._address(trip, credential, request)
+        body, content_type = request.payload()
+        headers = {"accept": "application/json", **request.headers}
+        if content_type is not None:
+            headers["content-type"] = content_type
+        if trip.traceparent:
+            headers["traceparent"] = trip.traceparent
+        trip.request = _told(request, url)
+        if request.with_token:
+            headers[credential.header_name] = credential.header_value.reveal()
+        answer = await self._client.request(request.method, url, headers=headers, content=body)
+        received = now_us() / 1_000_000
+        response = Response(answer.status_code, answer.headers, answer.content, received)
+        trip.response = {"status": response.status, "body": excerpt(response.body)}
+        return response
+
+    def _address(self, trip: _Trip, credential: Credential, request: Request) -> str:
+        """Say where the request really goes: the sandbox, an override, or the vendor."""
+        spec, mode = trip.spec, trip.command.mode
+        usual = spec.api.base_url.text({"connection": credential.variables}).rstrip("/")
+        url = request.full_url
+        if url.startswith(usual):
+            base = endpoints.base_url(spec, mode, credential.variables, self._settings)
+            return base + url[len(usual) :]
+        return endpoints.resolve(url, spec, mode, self._settings)
+
+    async def _refresh(self, trip: _Trip) -> bool:
+        """Get a newer credential, once per step; False where there is none to be had."""
+        if trip.refreshed or trip.credential is None:
+            return False
+        trip.refreshed = True
+        try:
+            await self._tokens.refreshed(trip.credential)
+        except NeighbourhoodError:
+            return False
+        return True
+
+
+def _roll() -> float:
+    return rng.random()
+
+
+def _told(request: Request, url: str) -> dict[str, Any]:
+    """Describe a request for the timeline: everything but the credential."""
+    body: Any = request.json
+    if request.form is not None:
+        body = dict(request.form)
+    elif request.content is not None:
+        body = f"{len(request.content)} bytes"
+    return {"method": request.method, "url": url, "body": excerpt(body)}
