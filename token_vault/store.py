@@ -133,8 +133,9 @@ async def insert(
     cursor = await on.execute(
         _returning(
             "INSERT INTO connections (id, workspace_id, mode, provider, user_id, label, state,"
-            " auth_kind, account_id, account_name, variables, scopes, credential, credential_version,"
-            " expires_at) VALUES (%s, %s, %s, %s, %s, %s, 'active', %s, %s, %s, %s, %s, %s, 1, %s)"
+            " auth_kind, account_id, account_name, variables, scopes, credential,"
+            " credential_version, expires_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s, 'active', %s, %s, %s, %s, %s, %s, 1, %s)"
         ),
         (
             *(connection_id, owner.workspace, owner.mode, owner.provider, owner.user_id),
@@ -256,9 +257,9 @@ class ConnectionStore:
             cursor = await on.execute(
                 _returning(
                     "UPDATE connections SET state = 'active', variables = %s, scopes = %s,"
-                    " credential = %s, credential_version = credential_version + 1, expires_at = %s,"
-                    " lease_owner = NULL, lease_until = NULL, last_refresh_at = now(),"
-                    " last_error = NULL, updated_at = now()"
+                    " credential = %s, credential_version = credential_version + 1,"
+                    " expires_at = %s, lease_owner = NULL, lease_until = NULL,"
+                    " last_refresh_at = now(), last_error = NULL, updated_at = now()"
                     " WHERE workspace_id = %s AND id = %s AND credential_version = %s"
                     " AND lease_owner = %s"
                 ),

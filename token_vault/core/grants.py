@@ -80,9 +80,14 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A token endpoint's good answer; `held` has None and empty where it says nothing."""
+    """A token endpoint's good answer; `held` has None and empty where it says nothing.
+
+    Attributes:
+        answer: The whole body, for what else it says of the account.
+    """
 
     held: Held
+    answer: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +202,8 @@ def read_token(
     failed = status >= 400 or (spec.error_when is not None and spec.error_when.holds(roots))
     if not failed:
         access = _text(spec.access_token, roots)
-        if access and len(access) <= TOKEN_CHARS_MAX:
-            return Granted(_held(auth, access, roots, now))
+        if access and len(access) <= TOKEN_CHARS_MAX and isinstance(body, Mapping):
+            return Granted(_held(auth, access, roots, now), body)
     code = _text(spec.error_code, roots) or ""
     message = (_text(spec.error_message, roots) or "")[:MESSAGE_CHARS_MAX]
     if spec.dead_when is not None and spec.dead_when.holds(roots):

@@ -1,0 +1,176 @@
+"""The requests around a grant besides the token endpoint: account look-up and revocation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+import orjson
+
+from schemas.errors import Conflict, DependencyDown, NeighbourhoodError
+from schemas.expression import ABSENT, Roots, Template
+from schemas.provider import ProviderSpec, render_all
+from schemas.provider_auth import AccountStep, HttpStep
+from schemas.settings import Settings
+from token_vault import endpoints
+from token_vault.core.grants import App, Granted
+from token_vault.exchange import TIMEOUT_S, json_of
+from wire.http import map_http_failure
+
+TEXT_CHARS_MAX: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Which account a grant is for."""
+
+    id: str | None
+    name: str | None
+    variables: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What the requests of one connection's flow have in common."""
+
+    spec: ProviderSpec
+    mode: str
+    settings: Settings
+    app: App | None
+    variables: Mapping[str, str]
+    token: str
+    refresh_token: str | None
+
+    def roots(self) -> dict[str, Any]:
+        """Give what templates of these requests read."""
+        return {
+            "connection": self.spec.connection(self.variables),
+            "token": self.token,
+            "refresh_token": self.refresh_token,
+            "client_id": self.app.client_id if self.app else None,
+            "client_secret": self.app.client_secret.reveal() if self.app else None,
+        }
+
+
+async def look_up(client: httpx.AsyncClient, visit: Visit, granted: Granted) -> Whose:
+    """Find out which account was connected.
+
+    Raises:
+        DependencyDown: The vendor does not tell just now.
+        Conflict: It says that the grant covers no account, or refuses to tell.
+    """
+    step = visit.spec.auth.account
+    if step is None:
+        return Whose(None, None, {})
+    roots: dict[str, Any] = {
+        "token": granted.answer,
+        "connection": visit.spec.connection(visit.variables),
+        "body": {},
+        "status": 200,
+        "headers": {},
+    }
+    if step.request is not None:
+        roots |= await _ask(client, visit, step, step.request)
+    if step.each is not None:
+        accounts = step.each.find(roots)
+        if not isinstance(accounts, list) or not accounts:
+            raise Conflict(
+                f"{visit.spec.name} granted access, but to no account; choose one on its consent"
+                " page, or ask its administrator for access.",
+                code="no_account",
+            )
+        roots["body"] = accounts[0]
+    found = {n: t for n, t in render_all(step.variables, roots).items() if t is not None}
+    return Whose(
+        id=_text(step.id, roots),
+        name=_text(step.name, roots),
+        variables={name: str(value) for name, value in found.items()},
+    )
+
+
+async def _ask(
+    client: httpx.AsyncClient, visit: Visit, account: AccountStep, step: HttpStep
+) -> dict[str, Any]:
+    try:
+        response = await perform(client, visit, step)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _not_told(visit, map_http_failure(error)[1]) from None
+    body = json_of(response)
+    roots: dict[str, Any] = {
+        "status": response.status_code,
+        "headers": {name.lower(): value for name, value in response.headers.items()},
+        "body": body,
+    }
+    refused = account.error_when is not None and account.error_when.holds(roots)
+    if response.status_code >= 400 or refused or body is None:
+        raise _not_told(visit, f"http_{response.status_code}")
+    return roots
+
+
+def _not_told(visit: Visit, code: str) -> NeighbourhoodError:
+    return DependencyDown(
+        f"{visit.spec.name} granted access but does not say to which account ({code}); connect"
+        " again in a while.",
+        code="account_unknown",
+    )
+
+
+async def revoke(client: httpx.AsyncClient, visit: Visit) -> str:
+    """Take a grant back at the vendor, as far as that can be had.
+
+    Returns:
+        `revoked`, `not_offered` (the vendor has no such call) or `failed`.
+    """
+    step = visit.spec.auth.revoke
+    if step is None:
+        return "not_offered"
+    try:
+        response = await perform(client, visit, step)
+    except (httpx.HTTPError, httpx.InvalidURL, NeighbourhoodError):
+        return "failed"
+    body = json_of(response)
+    refused = isinstance(body, Mapping) and body.get("ok") is False
+    gone = response.status_code < 400 or response.status_code in (401, 404)
+    return "revoked" if gone and not refused else "failed"
+
+
+async def perform(client: httpx.AsyncClient, visit: Visit, step: HttpStep) -> httpx.Response:
+    """Send one of these requests.
+
+    Raises:
+        httpx.HTTPError, httpx.InvalidURL: See `wire.http.map_http_failure`.
+        InvalidInput: A variable that it needs is not there.
+    """
+    roots = visit.roots()
+    headers = {name: template.text(roots) for name, template in step.headers.items()}
+    headers.setdefault("Accept", "application/json")
+    if step.token_header:
+        name, template = visit.spec.auth.token_header
+        headers[name] = template.text(roots)
+    url = endpoints.resolve(step.url.text(roots), visit.spec, visit.mode, visit.settings)
+    form = step.form.render(roots) if step.form else {}
+    auth: tuple[str, str] | None = None
+    if visit.app is not None and step.client_auth == "basic":
+        auth = (visit.app.client_id, visit.app.client_secret.reveal())
+    elif visit.app is not None and step.client_auth == "post":
+        secret = visit.app.client_secret.reveal()
+        form = {**form, "client_id": visit.app.client_id, "client_secret": secret}
+    content = None
+    if step.json is not None:
+        content = orjson.dumps(step.json.render(roots))
+        headers["Content-Type"] = "application/json"
+    return await client.request(
+        step.method,
+        url,
+        params=step.query.render(roots) if step.query else None,
+        headers=headers,
+        data=form or None,
+        content=content,
+        auth=auth,
+        timeout=TIMEOUT_S,
+    )
+
+
+def _text(template: Template | None, roots: Roots) -> str | None:
+    value = template.find(roots) if template is not None else None
+    return None if value is None or value is ABSENT else str(value)[:TEXT_CHARS_MAX]

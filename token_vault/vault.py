@@ -1,0 +1,244 @@
+"""The vault, put together: the only part that sees a credential in clear.
+
+Vault.open    from settings and a pool; refuses to start without a root key
+.tokens       credentials for executors (`token_vault.tokens.TokenSource`)
+.oauth        consent flows (`token_vault.oauth.OAuth`)
+.store        connections as rows
+.seal_text, .open_text, .webhook_secrets    a workspace's own secrets
+"""
+
+import base64
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import httpx
+import structlog
+
+from schemas.errors import InvalidInput, NotFound, Problem
+from schemas.provider import Catalogue, ProviderSpec, load_catalogue
+from schemas.settings import Secret, Settings
+from token_vault.account import Visit, revoke
+from token_vault.apps import Apps
+from token_vault.core.grants import Held, missing_scopes
+from token_vault.keys import Borrowed, KeyProvider, KeyRing, open_provider
+from token_vault.oauth import OAuth, Parts
+from token_vault.sealing import Sealer
+from token_vault.store import Account, Connection, ConnectionStore, Owner
+from token_vault.tokens import TokenSource
+from wire.clock import now
+from wire.database import Pool, connection
+from wire.http import allowed_by, open_client
+
+WEBHOOK_SECRET: Final = "webhook_secret"  # noqa: S105 - the name of a field
+# A pasted token is longer than this by mistake only.
+PASTED_CHARS_MAX: Final = 8_192
+_log = structlog.get_logger("vault")
+
+
+class Vault:
+    """Connections, credentials and keys of all workspaces; open one a process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        pool: Pool,
+        provider: KeyProvider,
+        client: httpx.AsyncClient,
+    ) -> None:
+        self.settings = settings
+        self.catalogue = catalogue
+        self.pool = pool
+        self.keys = KeyRing(provider, pool)
+        self.sealer = Sealer(self.keys)
+        self.store = ConnectionStore(pool)
+        self.apps = Apps(settings)
+        self._client = client
+        self.tokens = TokenSource(
+            settings, catalogue, self.store, self.sealer, client, self.apps, now
+        )
+        self.oauth = OAuth(
+            Parts(settings, catalogue, pool, self.sealer, self.tokens, client, self.apps, now)
+        )
+
+    @classmethod
+    def open(cls, settings: Settings, pool: Pool, catalogue: Catalogue | None = None) -> "Vault":
+        """Open the vault.
+
+        Args:
+            settings: The stage's.
+            pool: Of the migrated database; it stays the caller's.
+            catalogue: The providers, loaded without overrides; None: as installed.
+
+        Raises:
+            SecretUnavailable: No usable root key; the sentence says how to mend it.
+        """
+        provider = open_provider(settings)
+        client = open_client(allow_private=allowed_by(settings))
+        return cls(settings, catalogue or load_catalogue(), pool, provider, client)
+
+    async def close(self) -> None:
+        """Finish refreshes under way and close the connections to vendors."""
+        await self.tokens.close()
+        await self._client.aclose()
+
+    async def seal_text(
+        self, workspace: str, field: str, text: Secret, on: Borrowed | None = None
+    ) -> bytes:
+        """Seal a secret of a workspace; see `Sealer.seal_text`.
+
+        Give `on`, the transaction, where the workspace was made in it and is not committed yet.
+        """
+        return await self.sealer.seal_text(workspace, field, text, on)
+
+    async def open_text(
+        self, workspace: str, field: str, sealed: bytes, on: Borrowed | None = None
+    ) -> Secret:
+        """Open what `seal_text` sealed under the same workspace and field."""
+        return await self.sealer.open_text(workspace, field, sealed, on)
+
+    async def seal_webhook_secret(
+        self, workspace: str, secret: Secret, on: Borrowed | None = None
+    ) -> str:
+        """Seal a `whsec_…` for `workspaces.webhook_secrets`.
+
+        Returns:
+            The text that goes under `ciphertext`.
+        """
+        sealed = await self.seal_text(workspace, WEBHOOK_SECRET, secret, on)
+        return base64.b64encode(sealed).decode()
+
+    async def webhook_secrets(self, workspace: str) -> list[Secret]:
+        """Give the workspace's live webhook secrets, newest first; two during a rotation.
+
+        Raises:
+            NotFound: No such workspace.
+            SecretUnavailable: One does not open.
+        """
+        async with connection(self.pool) as on:
+            cursor = await on.execute(
+                "SELECT webhook_secrets FROM workspaces WHERE id = %s", (workspace,)
+            )
+            row = await cursor.fetchone()
+            if row is None:
+                raise NotFound(
+                    f"There is no workspace {workspace[:64]!r}.", code="workspace_not_found"
+                )
+            return [
+                await self.open_text(
+                    workspace, WEBHOOK_SECRET, base64.b64decode(item["ciphertext"]), on
+                )
+                for item in row[0]
+                if _is_live(item.get("expires_at"))
+            ]
+
+    async def connect_with(self, owner: Owner, fields: Mapping[str, str]) -> Connection:
+        """Store a credential that the customer pasted: a bot token or an API key.
+
+        Args:
+            owner: Whose.
+            fields: By the names that the provider declares.
+
+        Raises:
+            InvalidInput: The provider takes none, or fields are missing or unknown.
+        """
+        spec = self.catalogue.get(owner.provider)
+        token = _pasted(spec, fields)
+        held = Held(Secret(token), None, now(), None)
+        account = Account(
+            auth_kind="api_key",
+            account_id=None,
+            account_name=None,
+            variables={},
+            scopes=(),
+            expires_at=None,
+        )
+        return await self.oauth.store_grant(owner, account, held)
+
+    async def disconnect(self, workspace: str, mode: str, connection_id: str) -> str:
+        """Delete a connection and take its grant back at the vendor.
+
+        Returns:
+            `revoked`, `not_offered` (the vendor has no such call) or `failed` (it is deleted here
+            all the same).
+
+        Raises:
+            NotFound: There is none of this id in this workspace and mode.
+        """
+        row = await self.store.get(workspace, connection_id)
+        if row is None or row.mode != mode:
+            raise no_connection(connection_id)
+        # Deleted first: a refresh that is under way can then store nothing any more.
+        deleted = await self.store.delete(workspace, connection_id)
+        self.tokens.forget(connection_id)
+        if deleted is None:
+            raise no_connection(connection_id)
+        outcome = await self._revoke(deleted)
+        _log.info(
+            "vault.disconnected", workspace=workspace, connection=connection_id, vendor=outcome
+        )
+        return outcome
+
+    async def _revoke(self, row: Connection) -> str:
+        spec = self.catalogue.get(row.provider)
+        if spec.auth.revoke is None or row.auth_kind != "oauth2":
+            return "not_offered"
+        held = await self.sealer.open_credential(row)
+        app = None
+        if spec.auth.revoke.client_auth != "none":
+            app = await self.apps.get(row.workspace_id, spec, row.mode)
+        visit = Visit(
+            spec=spec,
+            mode=row.mode,
+            settings=self.settings,
+            app=app,
+            variables=row.variables,
+            token=held.access_token.reveal(),
+            refresh_token=held.refresh_token.reveal() if held.refresh_token else None,
+        )
+        return await revoke(self._client, visit)
+
+    def missing_scopes(self, row: Connection) -> tuple[str, ...]:
+        """Name what the provider's actions need and this connection was not granted."""
+        if row.auth_kind != "oauth2":
+            return ()
+        return missing_scopes(self.catalogue.get(row.provider).auth.default_scopes, row.scopes)
+
+
+def no_connection(connection_id: str) -> NotFound:
+    """Say that there is no such connection."""
+    return NotFound(f"There is no connection {connection_id[:64]!r}.", code="connection_not_found")
+
+
+def _pasted(spec: ProviderSpec, fields: Mapping[str, str]) -> str:
+    declared = spec.auth.credentials
+    if len(declared) != 1:
+        raise InvalidInput(
+            f"{spec.name} is connected by OAuth; call POST /api/v1/integrations/auth-url.",
+            code="credentials_not_taken",
+        )
+    name = declared[0].name
+    problems = [
+        Problem(f"credentials.{field}", "is not a known field", f"Give {name}.", "unknown_field")
+        for field in fields
+        if field != name
+    ]
+    value = fields.get(name, "").strip()
+    if not value:
+        problems.append(Problem(f"credentials.{name}", "is missing", declared[0].help, "missing"))
+    elif len(value) > PASTED_CHARS_MAX or not value.isascii() or not value.isprintable():
+        problems.append(
+            Problem(f"credentials.{name}", "cannot be a token", declared[0].help, "bad_value")
+        )
+    if problems:
+        first = problems[0]
+        raise InvalidInput(f"{first.place} {first.message}.", problems=problems)
+    return value
+
+
+def _is_live(expires_at: str | None) -> bool:
+    if expires_at is None:
+        return True
+    at = datetime.fromisoformat(expires_at)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)) > now()
