@@ -8,6 +8,7 @@ Times are `timestamptz` (UTC).
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -96,9 +97,16 @@ workflow_versions = Table(
     Column("workflow_id", Text, ForeignKey("workflows.id", ondelete="CASCADE"), nullable=False),
     Column("version", Integer, nullable=False),
     _owner(),
-    Column("definition", JSONB, nullable=False),
+    # As it was written: JSON, not JSONB, keeps the order of its fields
+    Column("definition", JSON, nullable=False),
+    # draft: about to be published; published: the log has it; withdrawn: publishing failed, and
+    # the number is never used again
+    Column("state", Text, nullable=False),
     _time("created_at", now=True),
     PrimaryKeyConstraint("workflow_id", "version"),
+    Index(
+        "ix_workflow_versions_unpublished", "workflow_id", postgresql_where=text("state = 'draft'")
+    ),
 )
 
 # Data keys, wrapped: one row a scope. kind `workspace` is wrapped by the root key, kind `user` (an
@@ -229,6 +237,7 @@ executions = Table(
     Column("finished_place", JSONB),
     Index(None, "workspace_id", "mode", "started_at", "id"),
     Index(None, "workspace_id", "workflow_id", "started_at"),
+    Index("ix_executions_running", "started_at", postgresql_where=text("status = 'running'")),
 )
 
 steps = Table(

@@ -100,6 +100,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_executions")),
     )
     op.create_index(
+        "ix_executions_running",
+        "executions",
+        ["started_at"],
+        unique=False,
+        postgresql_where=sa.text("status = 'running'"),
+    )
+    op.create_index(
         op.f("ix_executions_workspace_id_mode_started_at_id"),
         "executions",
         ["workspace_id", "mode", "started_at", "id"],
@@ -390,7 +397,8 @@ def upgrade() -> None:
         sa.Column("workflow_id", sa.Text(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("workspace_id", sa.Text(), nullable=False),
-        sa.Column("definition", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("definition", sa.JSON(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -411,10 +419,22 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("workflow_id", "version", name=op.f("pk_workflow_versions")),
     )
+    op.create_index(
+        "ix_workflow_versions_unpublished",
+        "workflow_versions",
+        ["workflow_id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'draft'"),
+    )
 
 
 def downgrade() -> None:
     """Go one step back."""
+    op.drop_index(
+        "ix_workflow_versions_unpublished",
+        table_name="workflow_versions",
+        postgresql_where=sa.text("state = 'draft'"),
+    )
     op.drop_table("workflow_versions")
     op.drop_index(op.f("ix_workflows_workspace_id_mode_id"), table_name="workflows")
     op.drop_table("workflows")
@@ -435,6 +455,11 @@ def downgrade() -> None:
         op.f("ix_executions_workspace_id_workflow_id_started_at"), table_name="executions"
     )
     op.drop_index(op.f("ix_executions_workspace_id_mode_started_at_id"), table_name="executions")
+    op.drop_index(
+        "ix_executions_running",
+        table_name="executions",
+        postgresql_where=sa.text("status = 'running'"),
+    )
     op.drop_table("executions")
     op.drop_index(op.f("ix_event_outcomes_workspace_id_event_id"), table_name="event_outcomes")
     op.drop_index(op.f("ix_event_outcomes_workspace_id_at"), table_name="event_outcomes")
