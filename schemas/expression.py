@@ -9,8 +9,8 @@ reference can say:
 
 A path that is not there is an error that names it. In a request body, query or form, though, a
 property whose reference goes to a param that was not given is left out; an object or list in which
-every reference was left out is left out whole, with the constants in it. Rendered text is never
-evaluated again. Everything is compiled once; compiled things are immutable.
+every reference was left out is left out whole, with the constants in it. The properties of
+an object under the name `...` go into the object around it. Rendered text is never evaluated again. Everything is compiled once; compiled things are immutable.
 """
 
 import re
@@ -33,6 +33,7 @@ _STEP: Final = re.compile(r"\.([A-Za-z_][\w-]*)|\[(\d+)\]|\['([^']+)'\]")
 _WORDS: Final = {"true": True, "false": False, "null": None}
 
 OPTIONAL_ROOTS: Final = frozenset({"params"})
+SPREAD: Final = "..."
 
 
 class _Absent:
@@ -340,14 +341,7 @@ def _render(node: Any, roots: Roots) -> Any:  # noqa: ANN401 - a node, a JSON va
             raise MissingPath(node.missing(roots))
         return value
     if isinstance(node, _Object):
-        rendered: dict[str, Any] = {}
-        filled = not node.templated
-        for key, child in node.items:
-            value = _render(child, roots)
-            if value is not ABSENT:
-                rendered[key] = value
-                filled = filled or _refers(child)
-        return rendered if filled else ABSENT
+        return _render_object(node, roots)
     if isinstance(node, _List):
         kept: list[Any] = []
         filled = not node.templated
@@ -358,6 +352,21 @@ def _render(node: Any, roots: Roots) -> Any:  # noqa: ANN401 - a node, a JSON va
                 filled = filled or _refers(child)
         return kept if filled else ABSENT
     return node
+
+
+def _render_object(node: _Object, roots: Roots) -> Any:  # noqa: ANN401 - a JSON value
+    rendered: dict[str, Any] = {}
+    filled = not node.templated
+    for key, child in node.items:
+        value = _render(child, roots)
+        if value is ABSENT:
+            continue
+        filled = filled or _refers(child)
+        if key != SPREAD:
+            rendered[key] = value
+        elif isinstance(value, Mapping):
+            rendered.update(value)
+    return rendered if filled else ABSENT
 
 
 def _refers(node: Any) -> bool:  # noqa: ANN401 - a node

@@ -9,7 +9,7 @@ Nothing here is read or compiled at import, and everything that a catalogue hold
 import difflib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -140,12 +140,17 @@ class PagesSpec:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An example of an action: what a developer writes and what the vendor answers."""
+    """An example of an action: what a developer writes and what the vendor answers.
+
+    Attributes:
+        earlier: Statuses and bodies of the answers before the last, where a hook asks for several.
+    """
 
     params: Mapping[str, Any]
     status: int
     headers: Mapping[str, str]
     body: Any
+    earlier: tuple[tuple[int, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,8 @@ class ActionSpec:
         idempotent: Doing it twice leaves the vendor as doing it once does.
         read_only: It changes nothing.
         params: JSON Schema (2020-12) of what a developer writes in `config`.
+        aliases: Other names that a param may be written under.
+        synonyms: Per param, other words for some of its values (`medium` for Zendesk's `normal`).
         result: What is lifted into the output beside the answer's body; `id` names the thing.
         idempotency: Where the effect key goes: `("header", name)` or `("body", name)`.
         hook: Name of the generator in `hooks.py` that carries it out, None for one request.
@@ -173,6 +180,8 @@ class ActionSpec:
     scopes: tuple[str, ...]
     params: Mapping[str, Any]
     defaults: Mapping[str, Any]
+    aliases: Mapping[str, str]
+    synonyms: Mapping[str, Mapping[str, Any]]
     request: RequestSpec | None
     success: Condition | None
     failure_when: Condition | None
@@ -197,7 +206,35 @@ class ActionSpec:
         Returns:
             Every problem, with its place inside the params (`blocks[0].type`); none if it is good.
         """
-        return self.checker.check(params, templated=templated)
+        renamed = self._rename(params)
+        problems = [
+            Problem(name, f"{name} is given twice", f"{self.aliases[name]} is the same.", "twice")
+            for name in params
+            if name in self.aliases and self.aliases[name] in params
+        ]
+        found = self.checker.check(renamed, templated=templated)
+        return problems + [self._as_written(problem, params) for problem in found]
+
+    def prepare(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give the params under their own names and words, with the declared defaults."""
+        renamed = self._rename(params)
+        return {**self.defaults, **renamed} if self.defaults else renamed
+
+    def _rename(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.aliases and not self.aliases.keys().isdisjoint(params):
+            params = {self.aliases.get(name, name): value for name, value in params.items()}
+        for name, words in self.synonyms.items():
+            value = params.get(name)
+            if isinstance(value, str) and value in words:
+                params = {**params, name: words[value]}
+        return params
+
+    def _as_written(self, problem: Problem, params: Mapping[str, Any]) -> Problem:
+        for alias, name in self.aliases.items():
+            if alias in params and problem.place == name:
+                message = problem.message.replace(name, alias, 1)
+                return replace(problem, place=alias, message=message)
+        return problem
 
     @property
     def is_keyed(self) -> bool:

@@ -225,6 +225,8 @@ def _action(name: str, data: Mapping[str, Any], reader: Reader, folder: Path) ->
         scopes=tuple(data.get("scopes", ())),
         params=params,
         defaults={k: v["default"] for k, v in params["properties"].items() if "default" in v},
+        aliases={a: k for k, v in params["properties"].items() for a in v.get("aliases", ())},
+        synonyms={k: v["synonyms"] for k, v in params["properties"].items() if "synonyms" in v},
         request=spec,
         success=reader.optional_condition(data, "success", place),
         failure_when=reader.optional_condition(data, "failure_when", place),
@@ -239,6 +241,9 @@ def _action(name: str, data: Mapping[str, Any], reader: Reader, folder: Path) ->
             status=example["status"],
             headers={k.lower(): v for k, v in example.get("headers", {}).items()},
             body=example.get("body"),
+            earlier=tuple(
+                (item["status"], item.get("body")) for item in data["example"].get("earlier", ())
+            ),
         ),
         notes=tuple(data.get("notes", ())),
         checker=ParamsChecker(params),

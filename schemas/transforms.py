@@ -95,6 +95,29 @@ def name_or_id(value: object) -> object:
     return {"id": text_value} if text_value.isdigit() else {"name": text_value}
 
 
+def body_text(value: object) -> object:
+    """Wrap text as `{body: …}`; an object passes as it is."""
+    return value if isinstance(value, Mapping) else {"body": _text(value)}
+
+
+def names(value: object) -> object:
+    """Wrap each bare name of a list as `{name: …}`; objects pass as they are."""
+    items = value if isinstance(value, list) else [value]
+    return [item if isinstance(item, Mapping) else {"name": _text(item)} for item in items]
+
+
+def sentences(value: object) -> object:
+    """Write a vendor's list or map of errors as one text: `summary: is required; due: is past`."""
+    if isinstance(value, Mapping):
+        told = value.get("description") or value.get("message")
+        if told is not None:
+            return _text(told)
+        return "; ".join(f"{name}: {sentences(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(str(sentences(item)) for item in value)
+    return _text(value)
+
+
 def _text(value: object) -> str:
     if isinstance(value, str):
         return value
@@ -112,12 +135,15 @@ as_text = _text
 TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
     "adf": adf,
     "base64": base64_text,
+    "body": body_text,
     "csv": csv,
     "id": as_id,
     "json": json_text,
     "key_or_id": key_or_id,
     "lower": lower,
     "name_or_id": name_or_id,
+    "names": names,
     "number": number,
+    "sentences": sentences,
     "text": text,
 }

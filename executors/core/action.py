@@ -54,7 +54,8 @@ class Call:
     def other(self, action: str, params: Mapping[str, Any]) -> "Call":
         """Make a call of another action of the same provider, as a part of this one."""
         spec = self.spec
-        return Call(spec, spec.action(action), params, self.connection, self.effect_key)
+        found = spec.action(action)
+        return Call(spec, found, found.prepare(params), self.connection, self.effect_key)
 
 
 def call(
@@ -80,7 +81,7 @@ def call(
     problems = action.check_params(params)
     if problems:
         return _rejected("invalid_params", _sentence(problems))
-    made = Call(spec, action, {**action.defaults, **params}, connection, effect_key)
+    made = Call(spec, action, action.prepare(params), connection, effect_key)
     try:
         if action.hook is not None:
             return cast("Steps", spec.hooks.get(action.hook)(made))

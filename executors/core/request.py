@@ -143,7 +143,7 @@ def render(
             f"{spec.slug}.{action.id} takes several requests", code="not_one_request"
         )
     account = spec.connection(connection)
-    given = {**action.defaults, **params} if action.defaults else params
+    given = action.prepare(params)
     roots = {"params": given, "connection": account, "effect_key": effect_key}
     headers = {name: value.text(roots) for name, value in spec.api.headers.items()}
     for name, value in request.headers.items():
