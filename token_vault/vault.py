@@ -63,7 +63,9 @@ class Vault:
         )
 
     @classmethod
-    def open(cls, settings: Settings, pool: Pool, catalogue: Catalogue | None = None) -> "Vault":
+    async def open(
+        cls, settings: Settings, pool: Pool, catalogue: Catalogue | None = None
+    ) -> "Vault":
         """Open the vault.
 
         Args:
