@@ -96,6 +96,11 @@ class Settings:
         "",
         "File with the vault's root key (development); empty: `<state_dir>/master.key`.",
     )
+    signup_token: Secret = _setting(
+        "NHOOD_SIGNUP_TOKEN",
+        Secret(""),
+        "Bearer token that making a workspace takes; production takes none without it.",
+    )
     topic_partitions: int = _setting(
         "NHOOD_TOPIC_PARTITIONS", 0, "Overrides the partitions of topics.yaml; 0: as declared."
     )
