@@ -9,8 +9,9 @@ reference can say:
 
 A path that is not there is an error that names it. In a request body, query or form, though, a
 property whose reference goes to a param that was not given is left out; an object or list in which
-every reference was left out is left out whole, with the constants in it. The properties of
-an object under the name `...` go into the object around it. Rendered text is never evaluated again. Everything is compiled once; compiled things are immutable.
+every reference was left out is left out whole, with the constants in it. The properties of an
+object under the name `...` go into the object around it. Rendered text is never evaluated again.
+Everything is compiled once; compiled things are immutable.
 """
 
 import re

@@ -16,14 +16,21 @@ class Reader:
 
     Attributes:
         variables: Declared variables of the account, so that `connection.x` can be checked.
-        params: Declared params of the action being read, and patterns of further ones.
+        declared: Declared params of the action being read, in their order.
+        params: The same as a set.
     """
 
     def __init__(self, file: str, variables: Iterable[str]) -> None:
         self.file = file
         self.problems: list[Problem] = []
         self.variables = frozenset(variables)
+        self.declared: tuple[str, ...] = ()
         self.params: frozenset[str] = frozenset()
+
+    def declare(self, params: Iterable[str]) -> None:
+        """Say which params the references that follow may go to."""
+        self.declared = tuple(params)
+        self.params = frozenset(self.declared)
 
     def wrong(self, place: str, message: str) -> None:
         """Note a problem."""

@@ -203,7 +203,7 @@ class _AnyName(frozenset[str]):
 def _action(name: str, data: Mapping[str, Any], reader: Reader, folder: Path) -> ActionSpec:
     place = f"actions.{name}"
     params = _params(data, place, reader)
-    reader.params = frozenset(params["properties"])
+    reader.declare(params["properties"])
     request = data.get("request")
     spec = _request(request, f"{place}.request", reader) if request else None
     method = spec.method if spec else "POST"
@@ -248,7 +248,7 @@ def _action(name: str, data: Mapping[str, Any], reader: Reader, folder: Path) ->
         notes=tuple(data.get("notes", ())),
         checker=ParamsChecker(params),
     )
-    reader.params = frozenset()
+    reader.declare(())
     return action
 
 
@@ -274,6 +274,9 @@ def _request(data: Mapping[str, Any], place: str, reader: Reader) -> RequestSpec
     method = data["method"]
     parts = {key: data[key] for key in ("query", "json", "form") if key in data}
     passed = [name for name in data.get("pass", ()) if not name.startswith("*")]
+    if "*" in data.get("pass", ()):
+        named = _params_named(data)
+        passed = [n for n in reader.declared if n not in named and n != ITEMS_PARAM]
     if passed:
         key = "form" if "form" in parts else "json"
         key = "query" if method in _READS else key
@@ -287,11 +290,17 @@ def _request(data: Mapping[str, Any], place: str, reader: Reader) -> RequestSpec
         method=method,
         path=reader.template(data["path"], f"{place}.path", _PATH),
         headers=reader.templates(data.get("headers", {}), f"{place}.headers", _REQUEST),
-        passes=tuple(name[1:] for name in data.get("pass", ()) if name.startswith("*")),
+        passes=tuple(name[1:] for name in data.get("pass", ()) if name.startswith("*_")),
         query=trees["query"],
         json=trees["json"],
         form=trees["form"],
     )
+
+
+def _params_named(data: Mapping[str, Any]) -> set[str]:
+    """Name the params that a request refers to."""
+    text = orjson.dumps({k: v for k, v in data.items() if k != "pass"}).decode()
+    return set(re.findall(r"params\.(\w+)", text))
 
 
 def _pages(data: Mapping[str, Any] | None, place: str, reader: Reader) -> PagesSpec | None:
