@@ -134,7 +134,7 @@ class Router:
         )
         self._tail = Tail(bootstrap, "nhood-router", DEFINITIONS, self._on_definition)
         self._publisher = KafkaPublisher(bootstrap, "nhood-router", delivery_timeout_ms=60_000)
-        catalogue = load_catalogue(None, settings.providers)
+        catalogue = load_catalogue()
         self._pipeline = Pipeline(
             self._definitions, self._memory, [spec.slug for spec in catalogue], now_us
         )
