@@ -1,0 +1,1 @@
+"""Jira Cloud, as data in provider.yaml."""
