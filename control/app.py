@@ -1,0 +1,120 @@
+"""The control API put together from its nouns; nothing happens at import.
+
+app.include_router(build_router(ports))
+app.add_middleware(Border, ports=ports)
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+import structlog
+from fastapi import APIRouter, Depends, FastAPI, Request
+
+from control.api import events, executions, workflows, workspaces
+from control.api.border import Border
+from control.api.integrations import Integrations
+from control.core.lint import CatalogueActions
+from control.definitions import Definitions
+from control.keys import ApiKeys
+from control.ports import Ports, Sealer
+from control.store import idempotency
+from schemas.errors import DependencyDown
+from schemas.provider import Catalogue
+from schemas.settings import Settings
+from wire.bus import KafkaPublisher, Log, Publisher
+from wire.clock import now_us
+from wire.database import Pool, connection, open_pool
+from wire.problems import install
+
+TIDY_EVERY_S: Final = 600.0
+_log = structlog.get_logger()
+
+
+def build_ports(
+    settings: Settings,
+    pool: Pool,
+    publisher: Publisher,
+    log: Log,
+    catalogue: Catalogue,
+    sealer: Sealer,
+) -> Ports:
+    """Put the ports together."""
+    return Ports(
+        settings=settings,
+        pool=pool,
+        publisher=publisher,
+        log=log,
+        catalogue=catalogue,
+        sealer=sealer,
+        keys=ApiKeys(pool),
+        definitions=Definitions(pool, publisher, now_us),
+        actions=CatalogueActions(catalogue),
+    )
+
+
+def build_router(ports: Ports) -> APIRouter:
+    """Build all routes of the control API; mount them behind `Border`."""
+
+    async def bind(request: Request) -> None:
+        request.state.control = ports
+
+    router = APIRouter(dependencies=[Depends(bind)])
+    for noun in (workspaces, workflows, executions, events):
+        noun.add_routes(router)
+    Integrations(ports.catalogue).add_routes(router)
+    return router
+
+
+def build_app(ports: Ports) -> FastAPI:
+    """Build an app of the control API alone."""
+    app = FastAPI(title="NeighbourHood control API")
+    install(app)
+    app.include_router(build_router(ports))
+    app.add_middleware(Border, ports=ports)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def chores(ports: Ports) -> AsyncIterator[None]:
+    """Do what must be done beside the requests: heal definitions, drop old answers."""
+    tasks = [
+        asyncio.create_task(ports.definitions.keep_healing(), name="heal-definitions"),
+        asyncio.create_task(_tidy(ports.pool), name="tidy"),
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _tidy(pool: Pool) -> None:
+    while True:
+        try:
+            async with connection(pool) as on:
+                await idempotency.forget_old(on)
+        except DependencyDown as error:
+            _log.warning("control.tidy_waits", code=error.code)
+        await asyncio.sleep(TIDY_EVERY_S)
+
+
+async def republish_definitions(settings: Settings) -> int:
+    """Write every workflow version to nhood.definitions.v1 again, for a log that was lost.
+
+    Returns:
+        How many records were written.
+
+    Raises:
+        DependencyDown: Postgres or Kafka is away; run it again, it does no harm.
+    """
+    pool = await open_pool(settings.database_url.reveal(), max_size=1, name="republish")
+    publisher = KafkaPublisher(settings.kafka_bootstrap_servers, "nhood-republish")
+    await publisher.start()
+    try:
+        return await Definitions(pool, publisher, now_us).republish()
+    finally:
+        await publisher.close()
+        await pool.close()

@@ -1,0 +1,42 @@
+"""Checks a workflow's actions against the catalogue, so that wrong params fail when it is saved."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from schemas.errors import NotFound, Problem
+from schemas.provider import Catalogue
+
+
+class CatalogueActions:
+    """The catalogue as `schemas.workflow` asks it (its port `Actions`)."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    def check_action(self, provider: str, action: str, params: Mapping[str, Any]) -> list[Problem]:
+        """Say what is wrong with calling this action so; places are relative to the step."""
+        try:
+            spec = self._catalogue.get(provider)
+        except NotFound as error:
+            return [_unknown("provider", error, "GET /api/v1/integrations lists them.")]
+        if spec.status == "shut_down":
+            return [Problem("provider", f"{spec.name} was shut down", "", "provider_shut_down")]
+        try:
+            found = spec.action(action)
+        except NotFound as error:
+            mend = f"GET /api/v1/integrations/{provider} lists its actions."
+            return [_unknown("action", error, mend)]
+        problems = found.check_params(params, templated=True)
+        return [replace(problem, place=_inside(problem.place)) for problem in problems]
+
+
+def _unknown(place: str, error: NotFound, mend: str) -> Problem:
+    text = error.public[:1].lower() + error.public[1:]
+    return Problem(place, text.rstrip("."), mend, error.code)
+
+
+def _inside(place: str) -> str:
+    if not place:
+        return "config"
+    return f"config{place}" if place.startswith("[") else f"config.{place}"

@@ -1,0 +1,80 @@
+"""What each plan may have, and what a workspace may set for itself within it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from schemas.errors import Forbidden, InvalidInput, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Bounds of a plan.
+
+    Attributes:
+        max_workflows: Workflows of one mode.
+        max_executions_per_month: Both modes together.
+        retention_days: How long executions are shown.
+    """
+
+    max_workflows: int
+    max_executions_per_month: int
+    retention_days: int
+
+
+PLANS: Final[Mapping[str, Plan]] = {
+    "free": Plan(20, 10_000, 7),
+    "professional": Plan(500, 1_000_000, 30),
+    "enterprise": Plan(10_000, 100_000_000, 90),
+}
+BOUNDED: Final = ("max_workflows", "max_executions_per_month", "retention_days")
+
+
+def effective(plan: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Give all settings of a workspace: its own where it chose, its plan's elsewhere."""
+    bounds = PLANS[plan]
+    return {
+        "allow_client_integrations": bool(chosen.get("allow_client_integrations", False)),
+        **{name: chosen.get(name) or getattr(bounds, name) for name in BOUNDED},
+        "custom_domains": list(chosen.get("custom_domains") or ()),
+    }
+
+
+def check_settings(plan: str, chosen: Mapping[str, Any]) -> None:
+    """Refuse settings beyond the plan.
+
+    Raises:
+        InvalidInput: `over_plan`, with each place.
+    """
+    bounds = PLANS[plan]
+    problems = [
+        Problem(
+            f"settings.{name}",
+            f"may be at most {getattr(bounds, name)} on the plan {plan}",
+            "Choose less, or null for the plan's own bound.",
+            "over_plan",
+        )
+        for name in BOUNDED
+        if (chosen.get(name) or 0) > getattr(bounds, name)
+    ]
+    if problems:
+        raise InvalidInput(
+            f"The plan {plan} does not go that far: {problems[0].place} {problems[0].message}.",
+            problems=problems,
+            code="over_plan",
+        )
+
+
+def check_workflows(plan: str, chosen: Mapping[str, Any], existing: int) -> None:
+    """Refuse one more workflow where the bound is reached.
+
+    Raises:
+        Forbidden: `workflow_limit_reached`.
+    """
+    bound = effective(plan, chosen)["max_workflows"]
+    if existing >= bound:
+        raise Forbidden(
+            f"This workspace has {existing} workflows and may have {bound} (plan {plan}): delete"
+            " one, raise settings.max_workflows or change the plan.",
+            code="workflow_limit_reached",
+        )

@@ -1,0 +1,161 @@
+"""From rows to the story of an execution: accepted, matched, started, each step, finished.
+
+Steps that ran have a row each. Conditions and skipped steps have none: what became of them stands
+in the execution's `outcome` once it is finished; until then they are `pending`. Those are told at
+the time of the step before them in the workflow.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from schemas.topics import EVENTS
+
+Row = Mapping[str, Any]
+Entry = dict[str, Any]
+RUNNING: Final = "running"
+_TRUTH: Final = {"true": True, "false": False}
+_UNFINISHED: Final = ("waiting", "ready")
+_COPIED: Final = (
+    *("step_id", "loop_index", "provider", "action", "status", "outcome", "error", "output"),
+    *("output_cut", "vendor_id", "request", "response", "connection_id", "effect_key"),
+    *("command_place", "result_place", "requested_at", "started_at", "finished_at"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A step as it is shown, and where it belongs in time."""
+
+    at: datetime
+    step: Entry
+
+
+def milliseconds(start: datetime | None, end: datetime | None) -> float | None:
+    """Give the time between two moments in milliseconds; None where one is not known."""
+    if start is None or end is None:
+        return None
+    return round((end - start).total_seconds() * 1000, 3)
+
+
+def timeline(
+    execution: Row, rows: Sequence[Row], accepted: Row | None, definition: Mapping[str, Any] | None
+) -> list[Entry]:
+    """Tell an execution from its event to its end.
+
+    Args:
+        execution: The execution's row.
+        rows: The rows of its steps.
+        accepted: The row of what became of its event.
+        definition: The workflow version; None where it is not known.
+
+    Returns:
+        Entries `{kind, at, place, …}` in the order of time; `step` entries hold the whole step.
+    """
+    entries = list(_beginning(execution, accepted))
+    start = execution["started_at"] or execution["finished_at"]
+    steps = [*_steps(execution, rows, definition or {}, start)] if start is not None else []
+    steps.sort(key=lambda told: told.at)  # stable: equal times keep the workflow's order
+    entries += [_entry(told) for told in steps]
+    if execution["finished_at"] is not None:
+        entries.append(
+            {
+                "kind": "execution_finished",
+                "at": execution["finished_at"],
+                "place": execution["finished_place"],
+                "status": execution["status"],
+                "error": execution["error"],
+            }
+        )
+    return entries
+
+
+def _beginning(execution: Row, accepted: Row | None) -> Iterator[Entry]:
+    if execution["event_offset"] is not None:
+        told = accepted or {}
+        yield {
+            "kind": "event_accepted",
+            "at": execution["event_time"],
+            "place": {
+                "topic": EVENTS,
+                "partition": execution["event_partition"],
+                "offset": execution["event_offset"],
+            },
+            "event_id": execution["event_id"],
+            "event_type": told.get("event_type"),
+            "subject": told.get("subject"),
+        }
+    if accepted is not None:
+        outcome = {"outcome": accepted["outcome"], "reason": accepted["reason"]}
+        yield {"kind": "event_outcome", "at": accepted["at"], "place": None, **outcome}
+    if execution["started_at"] is not None:
+        place = execution["started_place"]
+        yield {"kind": "execution_started", "at": execution["started_at"], "place": place}
+
+
+def _steps(
+    execution: Row, rows: Sequence[Row], definition: Mapping[str, Any], start: datetime
+) -> Iterator[Told]:
+    outcome: Mapping[str, Any] = execution["outcome"] or {}
+    by_id: dict[str, list[Row]] = {}
+    for row in rows:
+        by_id.setdefault(row["step_id"], []).append(row)
+    declared = _declared(definition)
+    names = dict.fromkeys((*declared, *outcome, *by_id))
+    at = start
+    for name in names:
+        if name in by_id:
+            for row in by_id[name]:
+                at = row["requested_at"] or at
+                yield Told(at, _ran(row))
+        else:
+            told = outcome.get(name, {})
+            yield Told(at, _did_not_run(name, declared.get(name, {}), told, execution["status"]))
+
+
+def _declared(definition: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """List the steps that have an id, as written; the ids of others come with their rows."""
+    steps = definition.get("steps")
+    found = steps if isinstance(steps, list) else []
+    return {s["id"]: s for s in found if isinstance(s, Mapping) and isinstance(s.get("id"), str)}
+
+
+def _ran(row: Row) -> Entry:
+    return {
+        **{name: row[name] for name in _COPIED},
+        "type": "action",
+        "attempts": row["attempts"] or [],
+        "waited_ms": milliseconds(row["requested_at"], row["started_at"]),
+        "duration_ms": milliseconds(row["started_at"], row["finished_at"]),
+    }
+
+
+def _did_not_run(
+    name: str, declared: Mapping[str, Any], told: Mapping[str, Any], execution_status: str
+) -> Entry:
+    status = told.get("status", _UNFINISHED[0])
+    is_condition = status in _TRUTH or "condition" in declared
+    step: Entry = {"step_id": name, "type": "condition" if is_condition else "action"}
+    if not is_condition:
+        step |= {part: declared[part] for part in ("provider", "action") if part in declared}
+    if status in _TRUTH:
+        step["condition"] = {
+            "text": declared.get("condition"),
+            "value": _TRUTH[status],
+            "operands": told.get("operands"),
+        }
+        status = "succeeded"
+    elif status in _UNFINISHED:
+        status = "pending" if execution_status == RUNNING else "not_run"
+    step["status"] = status
+    step |= {part: told[part] for part in ("reason", "error") if part in told}
+    return step
+
+
+def _entry(told: Told) -> Entry:
+    step = told.step
+    ran = "result_place" in step
+    kind = "condition" if step["type"] == "condition" else "step"
+    at = told.at if ran or step["status"] != "pending" else None
+    return {"kind": kind, "at": at, "place": step.get("result_place"), "step": step}

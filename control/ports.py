@@ -1,0 +1,65 @@
+"""What the control API needs from outside."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from control.core.lint import CatalogueActions
+from control.definitions import Definitions
+from control.keys import ApiKeys
+from control.store.query import Borrowed
+from schemas.provider import Catalogue
+from schemas.settings import Secret, Settings
+from wire.bus import Log, Publisher
+from wire.clock import mint as mint_id
+from wire.clock import now_us
+from wire.database import Pool
+
+# Requests that wait for an execution at the same time; further ones are answered at once.
+WAITERS_MAX: Final = 200
+
+
+class Sealer(Protocol):
+    """Keeps a workspace's own secrets; the vault is one."""
+
+    async def seal_text(
+        self, workspace: str, field: str, text: Secret, on: Borrowed | None = None
+    ) -> bytes:
+        """Seal a secret; `on` is the transaction in which the workspace was made."""
+        ...
+
+    async def open_text(
+        self, workspace: str, field: str, sealed: bytes, on: Borrowed | None = None
+    ) -> Secret:
+        """Open what `seal_text` sealed under the same workspace and field."""
+        ...
+
+    async def seal_webhook_secret(
+        self, workspace: str, secret: Secret, on: Borrowed | None = None
+    ) -> str:
+        """Seal a `whsec_…` into the text that goes under `ciphertext`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Everything that the routes use.
+
+    Attributes:
+        clock: UTC, microseconds.
+        mint: Makes an id of a kind.
+    """
+
+    settings: Settings
+    pool: Pool
+    publisher: Publisher
+    log: Log
+    catalogue: Catalogue
+    sealer: Sealer
+    keys: ApiKeys
+    definitions: Definitions
+    actions: CatalogueActions
+    clock: Callable[[], int] = now_us
+    mint: Callable[[str], str] = mint_id
+    waiters: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(WAITERS_MAX))
