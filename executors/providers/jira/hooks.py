@@ -20,7 +20,8 @@ def call_transition_issue(call: Call) -> Steps:
         outcome = first.outcome((yield first.request()))
         if not isinstance(outcome, Succeeded):
             return outcome
-        offered = [item for item in outcome.output["transitions"] if isinstance(item, dict)]
+        listed = outcome.output.get("transitions") or ()
+        offered = [item for item in listed if isinstance(item, dict) and "id" in item]
         found = _find(offered, wanted)
         if found is None:
             names = ", ".join(str(item.get("name")) for item in offered) or "none"

@@ -28,8 +28,14 @@ def call_upload_file(call: Call) -> Steps:
     outcome = first.outcome((yield first.request()))
     if not isinstance(outcome, Succeeded):
         return outcome
-    place = outcome.output
-    sent = yield Request("POST", place["upload_url"], content=content, with_token=False)
+    url, file_id = outcome.output.get("upload_url"), outcome.output.get("file_id")
+    if not isinstance(url, str) or not file_id:
+        return Unavailable(
+            status=outcome.status,
+            code="unreadable_answer",
+            message="Slack gave no address to upload to.",
+        )
+    sent = yield Request("POST", url, content=content, with_token=False)
     if sent.status != 200:
         return Unavailable(
             status=sent.status,
@@ -40,7 +46,7 @@ def call_upload_file(call: Call) -> Steps:
     shared = {
         name: params[name] for name in ("channel", "initial_comment", "thread_ts") if name in params
     }
-    shared["files"] = [{"id": place["file_id"], "title": params.get("title", params["filename"])}]
+    shared["files"] = [{"id": file_id, "title": params.get("title", params["filename"])}]
     last = call.other("complete_upload", shared)
     return last.outcome((yield last.request()))
 

@@ -1,0 +1,195 @@
+"""Validates requests and answers against a vendor's own description (OpenAPI 3.0 or Swagger 2)."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import orjson
+from openapi_schema_validator import OAS30ReadValidator, OAS30WriteValidator
+from referencing import Registry
+from referencing.jsonschema import DRAFT4
+
+from executors.core.request import Request
+from schemas.transforms import as_text
+
+SPECS = Path(__file__).parents[1] / "specs"
+_BASE = "urn:description"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a description."""
+
+    method: str
+    path: str
+    data: dict[str, Any]
+    parameters: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that the description would not allow: where, and what."""
+
+    place: str
+    message: str
+
+
+class Description:
+    """One vendor's description."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+        self.swagger = "swagger" in document
+        self.registry = Registry().with_resource(_BASE, DRAFT4.create_resource(document))
+        self.operations = tuple(self._operations())
+
+    def _operations(self) -> Iterator[Operation]:
+        for path, item in self.document["paths"].items():
+            for method, data in item.items():
+                if method in ("get", "post", "put", "patch", "delete"):
+                    listed = [*item.get("parameters", ()), *data.get("parameters", ())]
+                    parameters = tuple(self._resolve(entry) for entry in listed)
+                    yield Operation(method.upper(), path, data, parameters)
+
+    def _resolve(self, entry: dict[str, Any]) -> dict[str, Any]:
+        while "$ref" in entry:
+            node: Any = self.document
+            for step in entry["$ref"].removeprefix("#/").split("/"):
+                node = node[step.replace("~1", "/").replace("~0", "~")]
+            entry = node
+        return entry
+
+    def find(self, request: Request) -> Operation | None:
+        """Find the operation that a request is for, the most literal path first."""
+        path = urlsplit(request.url).path
+        for operation in sorted(self.operations, key=lambda o: o.path.count("{")):
+            pattern = re.sub(r"\\\{[^}]+\\\}", "[^/]+", re.escape(operation.path))
+            if operation.method == request.method and re.search(f"{pattern}$", path):
+                return operation
+        return None
+
+    def request_faults(self, operation: Operation, request: Request) -> list[Fault]:
+        """Tell what of a request the description does not allow."""
+        faults = list(self._parameter_faults(operation, request))
+        if self.swagger:
+            return [*faults, *self._form_faults(operation, request)]
+        body = self._resolve(operation.data.get("requestBody", {}))
+        schema = body.get("content", {}).get("application/json", {}).get("schema")
+        if request.json is None:
+            return [*faults, Fault("body", "is missing")] if body.get("required") else faults
+        if schema is not None:
+            faults += self._schema_faults(schema, request.json, "body", OAS30WriteValidator)
+        return faults
+
+    def answer_faults(self, operation: Operation, status: int, body: Any) -> list[Fault]:
+        """Tell what of an answer the description does not allow."""
+        answers = operation.data["responses"]
+        if str(status) not in answers:
+            return [Fault("status", f"{status} is not one of {', '.join(answers)}")]
+        answer = self._resolve(answers[str(status)])
+        schema = answer.get("schema")
+        if not self.swagger:
+            schema = answer.get("content", {}).get("application/json", {}).get("schema")
+        if schema is None or body is None:
+            return []
+        return self._schema_faults(schema, body, "answer", OAS30ReadValidator)
+
+    def _parameter_faults(self, operation: Operation, request: Request) -> Iterator[Fault]:
+        declared = {p["name"]: p for p in operation.parameters if p["in"] == "query"}
+        given: dict[str, list[str]] = {}
+        for name, value in request.query:
+            given.setdefault(name, []).append(value)
+        for name, values in given.items():
+            if name not in declared:
+                yield Fault(f"query.{name}", "is not described")
+            else:
+                yield from self._text_faults(declared[name], values, f"query.{name}")
+        for name, parameter in declared.items():
+            if parameter.get("required") and name not in given:
+                yield Fault(f"query.{name}", "is missing")
+        for name, value in self._path_values(operation, request):
+            parameter = next(p for p in operation.parameters if p["name"] == name)
+            yield from self._text_faults(parameter, [value], f"path.{name}")
+
+    def _path_values(self, operation: Operation, request: Request) -> list[tuple[str, str]]:
+        names = re.findall(r"\{([^}]+)\}", operation.path)
+        pattern = re.sub(r"\\\{[^}]+\\\}", "([^/]+)", re.escape(operation.path))
+        found = re.search(f"{pattern}$", urlsplit(request.url).path)
+        assert found is not None
+        return [(name, unquote(text)) for name, text in zip(names, found.groups(), strict=True)]
+
+    def _text_faults(
+        self, parameter: dict[str, Any], values: list[str], place: str
+    ) -> Iterator[Fault]:
+        """Check text values by a parameter's schema, read back as its type."""
+        schema = parameter.get("schema", parameter)
+        kind = schema.get("type")
+        read = [_typed(value, schema.get("items", schema).get("type")) for value in values]
+        if any(value is None for value in read):
+            yield Fault(place, f"{values} cannot be read as {kind}")
+            return
+        if not self.swagger:
+            value = read if kind == "array" else read[0]
+            yield from self._schema_faults(schema, value, place, OAS30WriteValidator)
+
+    def _form_faults(self, operation: Operation, request: Request) -> Iterator[Fault]:
+        """Check a body by form fields; arrays and objects of a JSON body count as JSON text."""
+        declared = {p["name"]: p for p in operation.parameters if p["in"] == "formData"}
+        body = request.json if request.json is not None else dict(request.form or ())
+        for name, value in body.items():
+            if name not in declared:
+                yield Fault(f"body.{name}", "is not described")
+            else:
+                yield from self._text_faults(declared[name], [as_text(value)], f"body.{name}")
+        for name, parameter in declared.items():
+            if parameter.get("required") and name not in body:
+                yield Fault(f"body.{name}", "is missing")
+        sent = {header.lower() for header in request.headers}
+        for parameter in operation.parameters:
+            name, needed = parameter["name"], parameter.get("required", False)
+            if needed and parameter["in"] == "header" and name.lower() not in sent:
+                yield Fault(f"header.{name}", "is missing")
+
+    def _schema_faults(self, schema: Any, value: Any, place: str, kind: Any) -> list[Fault]:
+        holder = {"$id": "urn:holder", "allOf": [_absolute(schema)]}
+        validator = kind(holder, registry=self.registry)
+        return [
+            Fault(_place(place, error.absolute_path), error.message)
+            for error in validator.iter_errors(value)
+        ]
+
+
+def _absolute(schema: Any) -> Any:
+    """Point references at the description as a whole."""
+    if isinstance(schema, dict):
+        return {
+            k: _BASE + v if k == "$ref" and isinstance(v, str) else _absolute(v)
+            for k, v in schema.items()
+        }
+    return [_absolute(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def _typed(text: str, kind: str | None) -> Any:
+    if kind == "boolean":
+        return {"true": True, "false": False}.get(text)
+    if kind in ("integer", "number"):
+        try:
+            return int(text) if kind == "integer" else float(text)
+        except ValueError:
+            return None
+    return text
+
+
+def _place(start: str, path: Any) -> str:
+    return start + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+
+
+@cache
+def description_of(slug: str) -> Description | None:
+    """Load a vendor's description, None where the vendor publishes none."""
+    path = SPECS / f"{slug}.json"
+    return Description(orjson.loads(path.read_bytes())) if path.is_file() else None

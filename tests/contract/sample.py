@@ -1,0 +1,61 @@
+"""Makes params that use everything an action declares, out of its own JSON Schema."""
+
+from typing import Any
+
+from jsonschema_rs import Draft202012Validator
+
+from schemas.provider import ActionSpec
+from schemas.provider_file import ITEMS_PARAM
+
+_TEXTS = (
+    "text",
+    "1503435956.000247",
+    "7",
+    "PROJ",
+    "00Q5e00000A1b2CEAR",
+    "2026-03-11",
+    "2026-03-11T10:00:00Z",
+    "roge@example.org",
+)
+
+
+def full_params(action: ActionSpec) -> dict[str, Any]:
+    """Give params with every declared one: the example's where it has it, else a made one."""
+    given = action.prepare(action.example.params)
+    made = {
+        name: given[name] if name in given else sample(schema, name)
+        for name, schema in action.params["properties"].items()
+    }
+    made.pop(ITEMS_PARAM, None)
+    return made
+
+
+def sample(schema: dict[str, Any], name: str = "some") -> Any:
+    """Give one value that a schema allows; texts differ by name where they may."""
+    choices = [schema, *schema.get("anyOf", ())]
+    for choice in reversed(choices):
+        for value in _candidates(choice, name):
+            if Draft202012Validator(schema, validate_formats=True).is_valid(value):
+                return value
+    raise AssertionError(f"no sample for {schema}")
+
+
+def _candidates(schema: dict[str, Any], name: str) -> list[Any]:
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    values: list[Any] = [*schema.get("enum", ())]
+    for kind in kinds:
+        if kind == "string":
+            values += (f"{name} text", *_TEXTS)
+        elif kind in ("integer", "number"):
+            values += [schema.get("minimum", 1), 1]
+        elif kind == "boolean":
+            values.append(True)
+        elif kind == "array":
+            values += [[sample(schema.get("items", {"type": "string"}))]]
+        elif kind == "object":
+            inner = schema.get("properties", {})
+            names = dict.fromkeys([*schema.get("required", ()), *inner])
+            made = {part: sample(inner.get(part, {"type": "string"}), part) for part in names}
+            values.append(made or {"own_name": []})
+    return values
