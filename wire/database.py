@@ -37,7 +37,12 @@ Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
 
 async def open_pool(
-    database_url: str, *, min_size: int = 1, max_size: int = 10, name: str = ""
+    database_url: str,
+    *,
+    min_size: int = 1,
+    max_size: int = 10,
+    name: str = "",
+    timeout_s: float = CONNECT_TIMEOUT_S,
 ) -> Pool:
     """Open a pool and wait until its first connections stand.
 
@@ -46,10 +51,11 @@ async def open_pool(
         min_size: Connections that are kept open.
         max_size: The most at a time; further callers wait `ACQUIRE_TIMEOUT_S`.
         name: Shown in `pg_stat_activity`, to tell the stages apart.
+        timeout_s: How long a server that is starting is waited for.
 
     Raises:
         InvalidInput: The address is none.
-        DependencyDown: The server does not answer within `CONNECT_TIMEOUT_S`, or refuses.
+        DependencyDown: The server does not answer within the time, or refuses.
     """
     _check(database_url)
     pool: Pool = AsyncConnectionPool(
@@ -62,7 +68,7 @@ async def open_pool(
         open=False,
     )
     try:
-        await pool.open(wait=True, timeout=CONNECT_TIMEOUT_S)
+        await pool.open(wait=True, timeout=timeout_s)
     except PoolTimeout as error:
         await pool.close()
         raise await _why(database_url, error) from error

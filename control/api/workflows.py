@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Request, Response
+from fastapi import Body as BodyField
 from pydantic import BaseModel, Field, StringConstraints
-from pydantic import Body as BodyField
 
 from control.api.border import seed_of
 from control.api.shapes import (
