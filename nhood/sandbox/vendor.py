@@ -1,0 +1,187 @@
+"""One vendor as the sandbox plays it: its addresses, its OAuth server, its things."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nhood.sandbox.grants import GrantBook
+from nhood.sandbox.plan import Plan, path_pattern, plan_action
+from nhood.sandbox.records import Accounts, Record
+from nhood.sandbox.sheet import RouteSheet, Shape, Sheet, read_sheet
+from nhood.sandbox.wire_in import Answer, Incoming, json_answer
+from schemas.expression import Roots, Template
+from schemas.provider import Catalogue, ProviderSpec
+
+Part = Literal["authorize", "token", "revoke", "account", "action", "extra"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What stands at an address."""
+
+    part: Part
+    plan: Plan | None = None
+    extra: RouteSheet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A route that was found, with what its path's variables hold."""
+
+    route: Route
+    groups: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class Vendor:
+    """A provider with its sheet and its routes."""
+
+    spec: ProviderSpec
+    sheet: Sheet
+    _fixed: dict[tuple[str, str], list[Route]] = field(default_factory=dict)
+    _open: list[tuple[str, re.Pattern[str], Route]] = field(default_factory=list)
+
+    def add(self, method: str, source: str, route: Route) -> None:
+        """Put something at an address template."""
+        path, pattern = path_pattern(source)
+        if pattern is None:
+            self._fixed.setdefault((method, path), []).append(route)
+            return
+        self._open.append((method, pattern, route))
+        # the more is fixed, the earlier it is tried: /leads/{id} before /{kind}/{id}
+        self._open.sort(key=lambda item: item[1].groups)
+
+    def find(self, incoming: Incoming) -> Match | None:
+        """Find what stands at a request's address; of several actions the one that fits best."""
+        routes = self._fixed.get((incoming.method, incoming.path))
+        if routes is not None:
+            return Match(_best(routes, incoming), {}) if len(routes) > 1 else Match(routes[0], {})
+        found: list[tuple[Route, Mapping[str, str]]] = []
+        fewest = None
+        for method, pattern, route in self._open:
+            if method != incoming.method or (fewest is not None and pattern.groups > fewest):
+                continue
+            match = pattern.fullmatch(incoming.path)
+            if match is not None:
+                found.append((route, match.groupdict()))
+                fewest = pattern.groups
+        if not found:
+            return None
+        best = _best([route for route, _ in found], incoming)
+        return next(Match(route, groups) for route, groups in found if route is best)
+
+    def plans(self) -> list[Plan]:
+        """Give every action that takes one request; look-ups first: they tell most of a thing."""
+        fixed = (route for routes in self._fixed.values() for route in routes)
+        routes = (*fixed, *(route for _, _, route in self._open))
+        plans = [route.plan for route in routes if route.plan is not None]
+        return sorted(plans, key=lambda plan: plan.kind not in ("get", "create"))
+
+    def likeness(self, resource: str) -> Mapping[str, Any]:
+        """Give the names of an example of this kind, in whose form new ones are made."""
+        for plan in self.plans():
+            if plan.spec.resource == resource and plan.names:
+                return plan.names
+        return {"id": "0000000001"}
+
+    def fill(self, shape: Shape, roots: Roots) -> Answer:
+        """Make an answer of a shape."""
+        if shape.text is not None:
+            return Answer(shape.status, shape.text.encode(), shape.headers, "text/plain")
+        body = shape.body.render(roots) if shape.body is not None else None
+        return json_answer(shape.status, body, shape.headers)
+
+    def error(self, name: str, **said: object) -> Answer:
+        """Make one of the vendor's usual errors."""
+        roots = {"message": "", "field": "", "id": "", "params": {}, "needed": "", **said}
+        return self.fill(self.sheet.errors[name], roots)
+
+
+def _best(routes: list[Route], incoming: Incoming) -> Route:
+    def score(route: Route) -> int:
+        return route.plan.fits(incoming) if route.plan is not None else 0
+
+    return max(routes, key=score)
+
+
+def build_vendors(catalogue: Catalogue) -> dict[str, Vendor]:
+    """Build every vendor of the catalogue.
+
+    Raises:
+        InvalidInput: A sandbox.yaml cannot be used.
+    """
+    return {spec.slug: _build(spec) for spec in catalogue}
+
+
+def _build(spec: ProviderSpec) -> Vendor:
+    vendor = Vendor(spec, read_sheet(spec.folder))
+    _add_auth(vendor)
+    base = spec.api.base_url.source
+    for action in spec.actions.values():
+        plan = plan_action(action, vendor.sheet)
+        if plan is not None and action.request is not None:
+            path = action.request.path.source
+            vendor.add(action.request.method, base + path, Route("action", plan))
+    for extra in vendor.sheet.routes:
+        source = re.sub(r"\{(\w+)\}", r"${params.\1}", extra.path)
+        vendor.add(extra.method, source, Route("extra", extra=extra))
+    return vendor
+
+
+def _add_auth(vendor: Vendor) -> None:
+    auth = vendor.spec.auth
+    parts: list[tuple[str, Template | None, Part]] = [
+        ("GET", auth.authorize_url, "authorize"),
+        ("POST", auth.authorize_url, "authorize"),
+        ("POST", auth.token_url, "token"),
+    ]
+    if auth.refresh_url is not None:
+        parts.append(("POST", auth.refresh_url, "token"))
+    if auth.revoke is not None:
+        parts.append((auth.revoke.method, auth.revoke.url, "revoke"))
+    if auth.account is not None and auth.account.request is not None:
+        parts.append((auth.account.request.method, auth.account.request.url, "account"))
+    for method, template, part in parts:
+        if template is not None:
+            vendor.add(method, template.source, Route(part))
+
+
+def seeds(vendors: Mapping[str, Vendor]) -> dict[str, list[tuple[str, Record]]]:
+    """Collect the things that the examples speak of: each account begins with them."""
+    found: dict[str, list[tuple[str, Record]]] = {}
+    for slug, vendor in vendors.items():
+        things: list[tuple[str, Record]] = []
+        known: set[tuple[str, str]] = set()
+        for resource, names in _named(vendor):
+            spellings = {(resource, str(name)) for name in names.values()}
+            if known.isdisjoint(spellings):
+                known |= spellings
+                things.append((resource, Record(0, names, {})))
+        found[slug] = things
+    return found
+
+
+def _named(vendor: Vendor) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Give every thing that an example names, those that look it up first."""
+    for plan in vendor.plans():
+        if plan.kind in ("get", "update", "delete") and plan.names:
+            yield plan.spec.resource, plan.names
+        for reference in vendor.sheet.references:
+            value = plan.spec.example.params.get(reference.param)
+            if isinstance(value, str) and not reference.is_name(value):
+                yield reference.resource, {"id": value}
+
+
+@dataclass(slots=True)
+class World:
+    """Everything that the sandbox knows while it runs.
+
+    Attributes:
+        clock: UTC, seconds since 1970.
+    """
+
+    vendors: Mapping[str, Vendor]
+    grants: GrantBook
+    accounts: Accounts
+    clock: Callable[[], float]
