@@ -33,6 +33,9 @@ from schemas.transforms import as_text
 TEXT_MAX: Final = 300
 """Characters of a vendor's words that are kept: enough to understand, too few to fill a log."""
 
+CODE_MAX: Final = 100
+"""Characters that a vendor's code may have; what is longer is no code."""
+
 FailureKind = Literal["never_sent", "may_have_arrived"]
 _REQUEST_IDS: Final = ("x-request-id", "x-slack-req-id", "atl-traceid", "x-zendesk-request-id")
 
@@ -136,7 +139,7 @@ def classify(
         if not response.is_json and action.output is None and isinstance(action.example.body, dict):
             return _unreadable(spec, action, response)
         return _succeeded(action, roots)
-    roots["code"] = code = _first(spec.api.failure.codes, roots) or f"http_{response.status}"
+    roots["code"] = code = _code(spec.api.failure.codes, roots) or f"http_{response.status}"
     roots["text"] = text = _first(spec.api.failure.texts, roots) or code
     for rule in (*action.errors, *spec.errors):
         if _fits(rule, code, roots):
@@ -268,7 +271,7 @@ def _failure(
     detail = f"HTTP {response.status} {code}" + (f": {text}" if text != code else "")
     return _KINDS[kind](
         status=response.status,
-        code=code[:TEXT_MAX],
+        code=code,
         message=message[:TEXT_MAX],
         detail=detail[:TEXT_MAX] + (f" (request {request_id[:80]})" if request_id else ""),
         retry_after_s=_delay(hints or spec.api.retry_after, response, roots),
@@ -286,6 +289,15 @@ def _delay(
             if delay is not None:
                 return delay
     return None
+
+
+def _code(templates: tuple[Template, ...], roots: Mapping[str, Any]) -> str:
+    """Give the vendor's code: the first that is there and is a word, not a sentence."""
+    for template in templates:
+        code = _first((template,), roots)
+        if code and len(code) <= CODE_MAX and not any(c.isspace() for c in code):
+            return code
+    return ""
 
 
 def _first(templates: tuple[Template, ...], roots: Mapping[str, Any]) -> str:
