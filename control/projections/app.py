@@ -8,6 +8,7 @@ topic and the others go on; a database that is away is waited for.
 import asyncio
 import contextlib
 import signal
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -24,6 +25,7 @@ from control.projections.reader import (
     GATHER_S,
     TOPICS,
     Batch,
+    Unusable,
     burial,
     consumer_config,
     fold,
@@ -59,50 +61,52 @@ class Moved(Exception):  # noqa: N818 - a signal inside this module, no error
     """Somebody else moved the stored positions: another projector, or a rebuild."""
 
 
-async def store(borrowed: AsyncConnection[TupleRow], batch: Batch, publisher: Publisher) -> None:
+async def store(borrowed: AsyncConnection[TupleRow], batch: Batch) -> list[Unusable]:
     """Write a batch's rows and positions in the caller's transaction.
 
+    Returns:
+        What has to be buried before the transaction is committed.
+
     Raises:
-        DependencyDown: Postgres or Kafka is away; nothing counts as read.
+        DependencyDown: Postgres is away; nothing counts as read.
     """
-    for record, error in batch.bad:
-        await bury(publisher, record, error.code, error.public)
+    unusable = list(batch.bad)
     try:
         async with borrowed.transaction():
             await write(borrowed, batch.changes)
     except (psycopg.DataError, psycopg.errors.StatementTooComplex):
         for record in batch.messages:
-            await _store_alone(borrowed, record, publisher)
+            unusable += await _store_alone(borrowed, record)
     await write_positions(borrowed, batch.positions)
+    return unusable
 
 
-async def _store_alone(
-    borrowed: AsyncConnection[TupleRow], record: Stored, publisher: Publisher
-) -> None:
-    """Write one record with its texts cleaned; where even that fails, bury it."""
+async def _store_alone(borrowed: AsyncConnection[TupleRow], record: Stored) -> list[Unusable]:
+    """Write one record with its texts cleaned; give it back where even that fails."""
     changes = Changes(strict=True)
     try:
         changes.take(record.place, codec.decode(record.value))
         async with borrowed.transaction():
             await write(borrowed, changes)
     except CorruptEvent:
-        return  # buried with the batch
+        return []  # it is among the batch's bad ones
     except (psycopg.DataError, psycopg.errors.StatementTooComplex) as error:
         reason = f"Postgres cannot hold its content: {error.diag.message_primary}"
-        await bury(publisher, record, "not_storable", reason)
+        return [(record, CorruptEvent(reason, code="not_storable"))]
+    return []
 
 
-async def bury(publisher: Publisher, record: Stored, code: str, reason: str) -> None:
-    """Put a record aside and go on.
+async def bury(publisher: Publisher, unusable: Sequence[Unusable]) -> None:
+    """Put records aside and go on.
 
     Raises:
-        DependencyDown: Kafka did not take the dead letter.
+        DependencyDown: Kafka did not take the dead letters.
     """
-    letter = burial(record, code, reason, now_us())
-    if letter is not None:
-        await publish_all(publisher, [letter])
-    DEADLETTERS.labels(stage=_STAGE, reason=code).inc()
-    _log.warning("record.dead_lettered", place=str(record.place), code=code)
+    letters = [burial(record, error.code, error.public, now_us()) for record, error in unusable]
+    await publish_all(publisher, [letter for letter in letters if letter is not None])
+    for record, error in unusable:
+        DEADLETTERS.labels(stage=_STAGE, reason=error.code).inc()
+        _log.warning("record.dead_lettered", place=str(record.place), code=error.code)
 
 
 class Projector:
@@ -173,7 +177,7 @@ class Projector:
             if any(there.get(key) != self._positions.get(key) for key in batch.positions):
                 self._positions = there
                 raise Moved
-            await store(borrowed, batch, self._publisher)
+            await bury(self._publisher, await store(borrowed, batch))
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -22,6 +22,10 @@ _QUEUE_KB = 16_384  # of fetched records that wait in librdkafka
 _SOURCE = "/projector"
 
 
+# A record that nobody can read or keep, and why.
+Unusable = tuple[Stored, CorruptEvent]
+
+
 @dataclass(slots=True)
 class Batch:
     """What some messages say.
@@ -34,7 +38,7 @@ class Batch:
     changes: Changes = field(default_factory=Changes)
     positions: Positions = field(default_factory=dict)
     messages: list[Stored] = field(default_factory=list)
-    bad: list[tuple[Stored, CorruptEvent]] = field(default_factory=list)
+    bad: list[Unusable] = field(default_factory=list)
 
 
 def consumer_config(bootstrap: str, client_id: str) -> dict[str, str | int | bool]:

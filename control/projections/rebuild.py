@@ -11,10 +11,19 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from control.projections.app import store
-from control.projections.reader import BATCH, TOPICS, Batch, consumer_config, fold, readable
+from control.projections.app import bury, store
+from control.projections.reader import (
+    BATCH,
+    TOPICS,
+    Batch,
+    Unusable,
+    consumer_config,
+    fold,
+    readable,
+)
 from control.projections.rows import LOCK, PROJECTION
 from schemas.errors import DependencyDown
+from schemas.events import Place
 from schemas.settings import Settings
 from wire.bus import KafkaPublisher, Publisher
 from wire.database import connection, open_pool
@@ -81,13 +90,14 @@ async def _again(
         )
     consumer.assign([TopicPartition(*key, OFFSET_BEGINNING) for key in ends])
     left = {key for key, (low, high) in ends.items() if high > low}
+    unusable: list[Unusable] = []
     read = silent = 0
     while left:
         batch = fold(readable(consumer.consume(BATCH, _POLL_S)))
         silent = 0 if batch.messages else silent + 1
         if silent > _PATIENCE:
             raise DependencyDown("Kafka does not give the rest of the log; run it again.")
-        await _write(borrowed, batch, publisher)
+        unusable += await _write(borrowed, batch)
         read += len(batch.messages)
         progress(read, total)
         # Holes at the end (control records) have an offset, but no message.
@@ -95,14 +105,23 @@ async def _again(
         left -= {
             (p.topic, p.partition) for p in places if p.offset >= ends[p.topic, p.partition][1]
         }
+    buried = await _buried(borrowed) if unusable else set()
+    await bury(publisher, [item for item in unusable if item[0].place not in buried])
     return {"records": read} | {table: await _count(borrowed, table) for table in TABLES}
 
 
-async def _write(borrowed: AsyncConnection[TupleRow], batch: Batch, publisher: Publisher) -> None:
-    if batch.messages:
-        async with borrowed.transaction():
-            await borrowed.execute("SET LOCAL synchronous_commit = off")
-            await store(borrowed, batch, publisher)
+async def _write(borrowed: AsyncConnection[TupleRow], batch: Batch) -> list[Unusable]:
+    if not batch.messages:
+        return []
+    async with borrowed.transaction():
+        await borrowed.execute("SET LOCAL synchronous_commit = off")
+        return await store(borrowed, batch)
+
+
+async def _buried(borrowed: AsyncConnection[TupleRow]) -> set[Place]:
+    """Give what has a dead letter already, from the first time that it was read."""
+    found = await borrowed.execute('SELECT topic, partition, "offset" FROM dead_letters')
+    return {Place(*row) for row in await found.fetchall()}
 
 
 def _ends(consumer: Consumer) -> dict[tuple[str, int], tuple[int, int]]:
