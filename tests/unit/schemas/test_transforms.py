@@ -1,0 +1,70 @@
+"""The transforms that references may apply."""
+
+import pytest
+
+from schemas.errors import InvalidInput
+from schemas.transforms import TRANSFORMS, adf
+
+
+def test_adf_keeps_paragraphs_and_line_breaks() -> None:
+    assert adf("one\ntwo\r\n\nthree") == {
+        "type": "doc",
+        "version": 1,
+        "content": [
+            {
+                "type": "paragraph",
+                "content": [
+                    {"type": "text", "text": "one"},
+                    {"type": "hardBreak"},
+                    {"type": "text", "text": "two"},
+                ],
+            },
+            {"type": "paragraph", "content": [{"type": "text", "text": "three"}]},
+        ],
+    }
+
+
+@pytest.mark.parametrize("text", ["", "\n", "\n\n\n", "a\n\n\n\nb"])
+def test_adf_never_holds_an_empty_text(text: str) -> None:
+    assert '"text": ""' not in str(adf(text)).replace("'", '"')
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "result"),
+    [
+        ("adf", {"type": "doc"}, {"type": "doc"}),
+        ("csv", ["a", 1, True], "a,1,true"),
+        ("csv", "a,b", "a,b"),
+        ("json", [1], "[1]"),
+        ("json", "[1]", "[1]"),
+        ("text", 1.5, "1.5"),
+        ("text", None, ""),
+        ("number", "4", 4),
+        ("number", "4.5", 4.5),
+        ("number", 4, 4),
+        ("lower", "ABC", "abc"),
+        ("id", "abc", {"id": "abc"}),
+        ("id", {"accountId": "x"}, {"accountId": "x"}),
+        ("key_or_id", "PROJ", {"key": "PROJ"}),
+        ("key_or_id", "10001", {"id": "10001"}),
+        ("name_or_id", "Bug", {"name": "Bug"}),
+        ("name_or_id", "10001", {"id": "10001"}),
+        ("names", ["a", {"id": "1"}], [{"name": "a"}, {"id": "1"}]),
+        ("body", "text", {"body": "text"}),
+        (
+            "sentences",
+            {"a": "is bad", "b": [{"description": "is worse"}]},
+            "a: is bad; b: is worse",
+        ),
+        ("sentences", ["one", "two"], "one; two"),
+        ("sentences", {}, ""),
+    ],
+)
+def test_transform_gives(name: str, value: object, result: object) -> None:
+    assert TRANSFORMS[name](value) == result
+
+
+@pytest.mark.parametrize("value", ["four", True, None, [1]])
+def test_number_refuses_what_is_none(value: object) -> None:
+    with pytest.raises(InvalidInput):
+        TRANSFORMS["number"](value)
