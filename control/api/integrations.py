@@ -26,14 +26,20 @@ class ActionShape(BaseModel):
 
 
 class ConnectField(BaseModel):
-    """Something that the customer tells before or instead of a consent."""
+    """Something that the customer tells before the consent, since addresses depend on it."""
 
     name: str = Field(examples=["subdomain"])
-    kind: Literal["variable", "credential"]
     required: bool
-    secret: bool
     pattern: str | None
     default: str | None
+    help: str
+
+
+class CredentialField(BaseModel):
+    """Something that the customer enters instead of a consent."""
+
+    name: str = Field(examples=["bot_token"])
+    secret: bool
     help: str
 
 
@@ -66,6 +72,7 @@ class IntegrationShape(BaseModel):
     notes: list[str]
     auth: AuthShape
     connect: list[ConnectField]
+    credentials: list[CredentialField]
     limits: list[LimitShape]
     actions: list[ActionShape]
 
@@ -131,7 +138,21 @@ def _shape(spec: ProviderSpec) -> IntegrationShape:
             pkce=spec.auth.pkce,
             refresh=spec.auth.refresh,
         ),
-        connect=_fields(spec),
+        connect=[
+            ConnectField(
+                name=variable.name,
+                required=variable.default is None,
+                pattern=variable.pattern,
+                default=variable.default,
+                help=variable.help,
+            )
+            for variable in spec.auth.variables.values()
+            if variable.source == "customer"
+        ],
+        credentials=[
+            CredentialField(name=item.name, secret=item.secret, help=item.help)
+            for item in spec.auth.credentials
+        ],
         limits=[
             LimitShape(
                 key=limit.key,
@@ -159,32 +180,3 @@ def _action(action: ActionSpec) -> ActionShape:
         params=dict(action.params),
         example=dict(action.example.params),
     )
-
-
-def _fields(spec: ProviderSpec) -> list[ConnectField]:
-    variables = [
-        ConnectField(
-            name=variable.name,
-            kind="variable",
-            required=variable.default is None,
-            secret=False,
-            pattern=variable.pattern,
-            default=variable.default,
-            help=variable.help,
-        )
-        for variable in spec.auth.variables.values()
-        if variable.source == "customer"
-    ]
-    credentials = [
-        ConnectField(
-            name=credential.name,
-            kind="credential",
-            required=True,
-            secret=credential.secret,
-            pattern=None,
-            default=None,
-            help=credential.help,
-        )
-        for credential in spec.auth.credentials
-    ]
-    return variables + credentials
