@@ -39,6 +39,7 @@ GROUP = "nhood-router"
 BATCH_MAX = 200  # records handled between two waits for the broker
 INTAKE_MAX = 2_000  # records queued per topic; Faust stops reading beyond it
 RETRY_S = 0.5  # between two tries to reach Kafka
+WATCH_S = 1.0  # between two looks at whether Faust still lives
 DRAIN_S = 10.0  # for what is queued when the process has to end
 
 Handle = Callable[[list[Stored]], Output]
@@ -174,6 +175,16 @@ class Router:
         async for event in stream:
             await self._results.put(event)
 
+    async def _until_over(self, stop: asyncio.Event) -> None:
+        """Return when `stop` is set; raise when Faust has died, which it does silently."""
+        while not stop.is_set():
+            if self._app.should_stop or self._app.consumer.should_stop:
+                raise RouterStuckError("Faust's consumer has died; its log says why.")
+            try:
+                await asyncio.wait_for(stop.wait(), WATCH_S)
+            except TimeoutError:
+                continue
+
     def on_rebalance(self) -> None:
         """Forget what another router may write from now on; it is read again when needed."""
         self._memory.forget_partitions()
@@ -187,11 +198,11 @@ class Router:
         loops = [asyncio.create_task(intake.serve()) for intake in (self._events, self._results)]
         self._app.finalize()
         await self._app.maybe_start()
-        watch = asyncio.create_task(stop.wait())
+        watch = asyncio.create_task(self._until_over(stop))
         await asyncio.wait([watch, *loops], return_when=asyncio.FIRST_COMPLETED)
         self.ready = False
-        failed = [task.exception() for task in loops if task.done()]
-        if not failed:
+        failed = [task.exception() for task in (watch, *loops) if task.done()]
+        if not any(failed):
             drained = asyncio.gather(self._events.drained(), self._results.drained())
             await asyncio.wait([asyncio.ensure_future(drained)], timeout=DRAIN_S)
         await self._app.stop()
@@ -203,6 +214,12 @@ class Router:
         for error in failed:
             if error is not None:
                 raise error
+
+
+class RouterStuckError(NeighbourhoodError):
+    """Faust has crashed, or takes nothing although there is something: end, and be restarted."""
+
+    default_code = "router_stuck"
 
 
 async def _until_reached(call: Callable[[], None]) -> None:

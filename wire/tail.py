@@ -11,6 +11,7 @@ from confluent_kafka import (
     Message,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from schemas.errors import DependencyDown
 from wire.bus import Stored, stored
@@ -82,6 +83,7 @@ class Tail:
         self, bootstrap: str, client_id: str, topic: str, on_record: Callable[[Stored], None]
     ) -> None:
         self._consumer = _consumer(bootstrap, client_id)
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "client.id": client_id})
         self._partition = TopicPartition(topic, 0)
         self._on_record = on_record
         self._stop = threading.Event()
@@ -105,13 +107,20 @@ class Tail:
         Raises:
             DependencyDown: Kafka does not answer, or the thread did not get there in time.
         """
-        try:
-            _, high = self._consumer.get_watermark_offsets(self._partition, timeout=timeout_s)
-        except KafkaException as error:
-            raise DependencyDown("Kafka does not answer.", detail=str(error)) from error
+        high = self._end(timeout_s)
         with self._moved:
             if not self._moved.wait_for(lambda: self._position >= high, timeout_s):
                 raise DependencyDown(f"{self._partition.topic} cannot be followed.")
+
+    def _end(self, timeout_s: float) -> int:
+        """Ask for the end of the log; not through the consumer, which blocks while it is polled."""
+        topic = self._partition.topic
+        wanted = {TopicPartition(topic, 0): OffsetSpec.latest()}  # type: ignore[no-untyped-call]
+        try:
+            (answer,) = self._admin.list_offsets(wanted, request_timeout=timeout_s).values()
+            return int(answer.result(timeout_s).offset)
+        except (KafkaException, TimeoutError) as error:
+            raise DependencyDown("Kafka does not answer.", detail=str(error)) from error
 
     def _serve(self) -> None:
         topic, number = self._partition.topic, self._partition.partition
