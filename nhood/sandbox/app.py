@@ -15,7 +15,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -249,6 +249,7 @@ def build_app(
     *,
     journal: Path | None = None,
     clock: Callable[[], float] = time.time,
+    vendors: Mapping[str, Vendor] | None = None,
 ) -> Sandbox:
     """Build the sandbox.
 
@@ -256,11 +257,12 @@ def build_app(
         catalogue: The providers to play, loaded without overrides.
         journal: File that keeps OAuth grants over a restart; None: they end with the process.
         clock: UTC, seconds since 1970.
+        vendors: The catalogue's, where `build_vendors` has built them already.
 
     Raises:
         InvalidInput: A sandbox.yaml cannot be used.
     """
-    vendors = build_vendors(catalogue)
+    vendors = vendors if vendors is not None else build_vendors(catalogue)
     grants = GrantBook(journal, clock)
     return Sandbox(World(vendors, grants, Accounts(seeds(vendors)), clock))
 
