@@ -1,7 +1,7 @@
 """Postgres: opens pools and brings the tables up to date.
 
     open_pool   psycopg's pool, proven to reach the server before it is handed out
-    migrate     Alembic over `schemas/migrations`, one migrator at a time by an advisory lock
+    migrate     brings the tables to the newest version, if they are not there yet
     reachable   the question behind `/readyz`
 
 What goes wrong with the server comes out as `DependencyDown` with a sentence; an address never
@@ -15,14 +15,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
-import sqlalchemy
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
-from sqlalchemy.exc import SQLAlchemyError
 
 from schemas.errors import DependencyDown, InvalidInput
 
@@ -30,8 +25,6 @@ MIGRATIONS = Path(__file__).parent.parent / "schemas" / "migrations"
 CONNECT_TIMEOUT_S = 10.0
 # How long a request waits for a free connection before it is told to come back.
 ACQUIRE_TIMEOUT_S = 5.0
-# Any number will do, as long as no other program on the same database locks it.
-_MIGRATION_LOCK = 0x6E68_6F6F_6401
 
 Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
@@ -117,50 +110,25 @@ def migrate(database_url: str) -> None:
         DependencyDown: The server cannot be reached, or a migration failed.
     """
     _check(database_url)
-    engine = sqlalchemy.create_engine(sqlalchemy_url(database_url), poolclass=sqlalchemy.NullPool)
+    if _is_current(database_url):
+        return
+    # Alembic and SQLAlchemy take 26 MB (measured): only who has something to migrate pays.
+    from wire.migrations import upgrade
+
+    upgrade(database_url, where(database_url))
+
+
+def _is_current(database_url: str) -> bool:
     try:
-        with engine.connect() as held:
-            key = {"key": _MIGRATION_LOCK}
-            held.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), key)
-            held.commit()
-            try:
-                config = alembic_config()
-                config.attributes["connection"] = held
-                command.upgrade(config, "head")
-                held.commit()
-            finally:
-                held.rollback()
-                held.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), key)
-                held.commit()
-    except CommandError as error:
-        raise DependencyDown(
-            "The database was made by a newer version of NeighbourHood, or its migration history"
-            " is damaged; run the version that made it, or restore a backup.",
-            code="migration_unknown",
-            detail=str(error),
-        ) from error
-    except SQLAlchemyError as error:
-        raise DependencyDown(
-            f"The database at {_where(database_url)} could not be migrated; is the server up, and"
-            " may this user make tables?",
-            code="migration_failed",
-            detail=str(error.__cause__ or error),
-        ) from error
-    finally:
-        engine.dispose()
-
-
-def alembic_config() -> Config:
-    """Give Alembic's configuration for our folder of migrations."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    return config
-
-
-def sqlalchemy_url(database_url: str) -> str:
-    """Name psycopg as the driver: `postgresql://…` gives `postgresql+psycopg://…`."""
-    scheme, found, rest = database_url.partition("://")
-    return f"postgresql+psycopg://{rest}" if found and "+" not in scheme else database_url
+        with psycopg.connect(database_url, connect_timeout=5) as on:
+            there = on.execute("SELECT to_regclass('alembic_version')").fetchone()
+            if there is None or there[0] is None:
+                return False
+            found = on.execute("SELECT version_num FROM alembic_version").fetchall()
+    except psycopg.OperationalError as error:
+        raise _unreachable(database_url, str(error)) from error
+    newest = max(path.stem.partition("_")[0] for path in MIGRATIONS.glob("versions/*.py"))
+    return found == [(newest,)]
 
 
 def _check(database_url: str) -> None:
@@ -171,7 +139,8 @@ def _check(database_url: str) -> None:
         )
 
 
-def _where(database_url: str) -> str:
+def where(database_url: str) -> str:
+    """Name the database without user and password: `host:port/name`."""
     parts = urlsplit(database_url)
     host = parts.hostname or "the local socket"
     return f"{host}:{parts.port or 5432}{parts.path}"
@@ -179,15 +148,19 @@ def _where(database_url: str) -> str:
 
 async def _why(database_url: str, given: PoolTimeout) -> DependencyDown:
     """Connect once by hand: the pool hides the reason."""
-    where = _where(database_url)
     reason = str(given)
     try:
         async with await AsyncConnection.connect(database_url, connect_timeout=3):
             pass
     except psycopg.Error as error:
         reason = str(error)
+    return _unreachable(database_url, reason)
+
+
+def _unreachable(database_url: str, reason: str) -> DependencyDown:
     return DependencyDown(
-        f"PostgreSQL at {where} cannot be reached; is it running, and is DATABASE_URL right?",
+        f"PostgreSQL at {where(database_url)} cannot be reached; is it running, and is DATABASE_URL"
+        " right?",
         code="database_down",
         detail=reason,
     )

@@ -13,7 +13,8 @@ from alembic.script import ScriptDirectory
 
 from schemas.errors import DependencyDown, InvalidInput
 from schemas.tables import metadata
-from wire.database import MIGRATIONS, alembic_config, migrate, open_pool, sqlalchemy_url
+from wire.database import MIGRATIONS, migrate, open_pool
+from wire.migrations import alembic_config, sqlalchemy_url
 
 
 @pytest.fixture
