@@ -83,6 +83,15 @@ class Description:
             return [*faults, Fault("body", "is missing")] if body.get("required") else faults
         if schema is not None:
             faults += self._schema_faults(schema, request.json, "body", OAS30WriteValidator)
+            faults += self._unknown_names(schema, request.json, "body")
+        else:
+            # Where the body is not described (Zendesk's organizations) what comes back has the
+            # same names.
+            answers = operation.data["responses"].values()
+            known = (
+                a.get("content", {}).get("application/json", {}).get("schema") for a in answers
+            )
+            faults += self._unknown_names(next(known) or {}, request.json, "body")
         return faults
 
     def answer_faults(self, operation: Operation, status: int, body: Any) -> list[Fault]:
@@ -153,6 +162,34 @@ class Description:
             name, needed = parameter["name"], parameter.get("required", False)
             if needed and parameter["in"] == "header" and name.lower() not in sent:
                 yield Fault(f"header.{name}", "is missing")
+
+    def _unknown_names(self, schema: dict[str, Any], value: Any, place: str) -> Iterator[Fault]:
+        """Tell names that an object lists no property for, though the schema leaves it open.
+
+        An object that says itself that it takes others (additionalProperties) may have any.
+        """
+        if isinstance(value, list):
+            items = self._resolve(schema).get("items", {})
+            for number, item in enumerate(value):
+                yield from self._unknown_names(items, item, f"{place}[{number}]")
+        if not isinstance(value, dict):
+            return
+        listed, takes_any = self._properties(schema)
+        for name, item in value.items():
+            if name in listed:
+                yield from self._unknown_names(listed[name], item, f"{place}.{name}")
+            elif listed and not takes_any:
+                yield Fault(f"{place}.{name}", "is not described")
+
+    def _properties(self, schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        schema = self._resolve(schema)
+        listed = dict(schema.get("properties", {}))
+        takes_any = bool(schema.get("additionalProperties", False))
+        for part in (*schema.get("allOf", ()), *schema.get("anyOf", ()), *schema.get("oneOf", ())):
+            inner, inner_any = self._properties(part)
+            listed.update(inner)
+            takes_any = takes_any or inner_any
+        return listed, takes_any
 
     def _schema_faults(self, schema: Any, value: Any, place: str, kind: Any) -> list[Fault]:
         holder = {"$id": "urn:holder", "allOf": [_absolute(schema)]}

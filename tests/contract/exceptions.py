@@ -53,6 +53,12 @@ DEPARTURES = (
     Departure(
         "zendesk",
         "*_ticket",
+        "body.ticket.requester",
+        "Documented for both calls, though absent from the description.",
+    ),
+    Departure(
+        "zendesk",
+        "*_ticket",
         "body.ticket.custom_fields[[]*",
         "The description gives the field's definition where {id, value} is sent.",
     ),

@@ -136,6 +136,6 @@ def test_description_tells_faults() -> None:
     operation = description.find(request)
     assert operation is not None
     faults = {fault.place for fault in description.request_faults(operation, request)}
-    assert faults == {"query.color", "body", "body.name"}
+    assert faults == {"query.color", "body", "body.name", "body.colour"}
     answers = description.answer_faults(operation, 418, {})
     assert [fault.place for fault in answers] == ["status"]
