@@ -79,6 +79,11 @@ def as_id(value: object) -> object:
     return value if isinstance(value, Mapping) else {"id": _text(value)}
 
 
+def as_email(value: object) -> object:
+    """Wrap a bare address as `{email: …}`; an object passes as it is."""
+    return value if isinstance(value, Mapping) else {"email": _text(value)}
+
+
 def key_or_id(value: object) -> object:
     """Wrap `12345` as `{id: "12345"}` and `PROJ` as `{key: "PROJ"}`; an object passes as it is."""
     if isinstance(value, Mapping):
@@ -137,6 +142,7 @@ TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
     "base64": base64_text,
     "body": body_text,
     "csv": csv,
+    "email": as_email,
     "id": as_id,
     "json": json_text,
     "key_or_id": key_or_id,

@@ -43,6 +43,7 @@ def test_adf_never_holds_an_empty_text(text: str) -> None:
         ("number", "4.5", 4.5),
         ("number", 4, 4),
         ("lower", "ABC", "abc"),
+        ("email", "a@b.example", {"email": "a@b.example"}),
         ("id", "abc", {"id": "abc"}),
         ("id", {"accountId": "x"}, {"accountId": "x"}),
         ("key_or_id", "PROJ", {"key": "PROJ"}),
