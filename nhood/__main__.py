@@ -1,0 +1,5 @@
+"""`python -m nhood`."""
+
+from nhood.cli import main
+
+main()
