@@ -152,6 +152,16 @@ class DisconnectAnswer(BaseModel):
     vendor: str
 
 
+class ConnectionFilter(_Body):
+    """Which connections to list."""
+
+    provider: Annotated[str, _SHORT] | None = None
+    user_id: Annotated[str, Field(max_length=USER_ID_CHARS_MAX)] | None = None
+    state: Annotated[str, Field(pattern="^(active|degraded|needs_reauth)$")] | None = None
+    cursor: Annotated[str, Field(pattern="^(conn_[0-9a-z]{26})?$")] = ""
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX - 1)] = 50
+
+
 def build_router(vault: Vault, authenticate: Authenticate) -> APIRouter:
     """Build the routes.
 
@@ -230,7 +240,7 @@ def _add_connections(router: APIRouter, vault: Vault, caller_of: Any) -> None:  
     async def page(
         workspace_id: str,
         caller: Annotated[Caller, Depends(caller_of)],
-        wanted: Annotated["ConnectionFilter", Query()],
+        wanted: Annotated[ConnectionFilter, Query()],
     ) -> ConnectionPage:
         filters = {
             "provider": wanted.provider,
@@ -266,16 +276,6 @@ def _add_connections(router: APIRouter, vault: Vault, caller_of: Any) -> None:  
         workspace = caller.require(workspace_id)
         outcome = await vault.disconnect(workspace, caller.mode, connection_id)
         return DisconnectAnswer(id=connection_id, deleted_at=now(), vendor=outcome)
-
-
-class ConnectionFilter(_Body):
-    """Which connections to list."""
-
-    provider: Annotated[str, _SHORT] | None = None
-    user_id: Annotated[str, Field(max_length=USER_ID_CHARS_MAX)] | None = None
-    state: Annotated[str, Field(pattern="^(active|degraded|needs_reauth)$")] | None = None
-    cursor: Annotated[str, Field(pattern="^(conn_[0-9a-z]{26})?$")] = ""
-    limit: Annotated[int, Field(ge=1, le=PAGE_MAX - 1)] = 50
 
 
 def show(vault: Vault, row: Connection) -> ConnectionAnswer:

@@ -110,8 +110,8 @@ class Sandbox:
             answer = vendor.error("unauthorised", message="The access token expired")
         elif fault.status is not None:
             answer = json_answer(fault.status, fault.body, fault.headers)
-            if isinstance(fault.body, str):
-                text = fault.body.encode()
+            if fault.body_bytes or isinstance(fault.body, str):
+                text = b"x" * fault.body_bytes or str(fault.body).encode()
                 answer = Answer(fault.status, text, fault.headers, "text/html; charset=utf-8")
         elif fault.reset not in (True, "before"):
             answer, account = self._answer(vendor, match, incoming)

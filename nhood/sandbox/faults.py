@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 SCRIPTS_MAX: Final = 1_000
 DELAY_MS_MAX: Final = 120_000
 TIMES_MAX: Final = 1_000_000
+BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class Fault(BaseModel):
@@ -24,6 +25,9 @@ class Fault(BaseModel):
     status: Annotated[int, Field(ge=100, le=599)] | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     body: Any = None
+    body_bytes: Annotated[int, Field(ge=0, le=BODY_BYTES_MAX)] = Field(
+        default=0, description="Answer with a body of this size instead."
+    )
     delay_ms: Annotated[int, Field(ge=0, le=DELAY_MS_MAX)] = 0
     reset: Literal["before", "after"] | bool = False
     truncate: bool = False
