@@ -25,6 +25,7 @@ from schemas.errors import Conflict, DependencyDown, NotFound
 from schemas.provider import Catalogue, ProviderSpec
 from schemas.settings import Secret, Settings
 from token_vault import endpoints
+from token_vault.account import Visit, revoke
 from token_vault.apps import Apps
 from token_vault.core.grants import Granted, Held, Refused, due_at, merged, refresh_request
 from token_vault.exchange import ask
@@ -269,7 +270,7 @@ class TokenSource:
         held = await self._sealer.open_credential(row)
         answer = await self._ask(row, spec, held)
         if isinstance(answer, Refused):
-            raise await self._failed(row, owner, answer, spec)
+            return await self._failed(row, owner, answer, spec)
         new = merged(held, answer.held)
         good, bad = sift_variables(spec, row.mode, answer.held.variables, self._settings)
         if bad:  # what was good before stays; the new tokens are kept whatever else it says
@@ -282,29 +283,51 @@ class TokenSource:
             scopes=new.scopes,
             expires_at=new.expires_at,
         )
-        sealed = await self._sealer.seal_credential(row.workspace_id, row.id, row.user_id, new)
-        stored = await self._commit(row, owner, account, sealed)
+        stored = await self._commit(row, owner, account, new)
         if stored is None:
-            # Deleted or connected anew while the vendor answered: what is stored now counts.
-            _log.warning("vault.refresh_overtaken", connection=row.id, provider=row.provider)
-            current = await self._store.get(row.workspace_id, row.id)
-            if current is None:
-                raise NotFound("The connection was deleted.", code="no_connection")
-            return await self._credential(current)
+            return await self._overtaken(row, new)
         _log.info("vault.refreshed", connection=row.id, provider=row.provider)
         return self._shown(stored, replace(new, variables=account.variables))
 
     async def _commit(
-        self, row: Connection, owner: str, account: Account, sealed: bytes
+        self, row: Connection, owner: str, account: Account, held: Held
     ) -> Connection | None:
         """Store a refreshed credential; the old one may be dead, so a database is waited for."""
-        for pause in COMMIT_PAUSES_S:
+        for pause in (*COMMIT_PAUSES_S, None):
             try:
+                sealed = await self._sealer.seal_credential(
+                    row.workspace_id, row.id, row.user_id, held
+                )
                 return await self._store.commit_refresh(row, owner, account, sealed)
             except DependencyDown:
+                if pause is None:
+                    raise
                 _log.warning("vault.refresh_not_stored_yet", connection=row.id)
                 await asyncio.sleep(pause)
-        return await self._store.commit_refresh(row, owner, account, sealed)
+        return None
+
+    async def _overtaken(self, row: Connection, fresh: Held | None) -> Credential:
+        """Take what is stored now: it was deleted or connected anew while the vendor answered."""
+        _log.warning("vault.refresh_overtaken", connection=row.id, provider=row.provider)
+        current = await self._store.get(row.workspace_id, row.id)
+        if current is not None:
+            return await self._credential(current)
+        if fresh is not None:  # a token that nobody holds must not stay good
+            await self._take_back(row, fresh)
+        raise NotFound("The connection was deleted.", code="no_connection")
+
+    async def _take_back(self, row: Connection, held: Held) -> None:
+        spec = self._catalogue.get(row.provider)
+        visit = Visit(
+            spec=spec,
+            mode=row.mode,
+            settings=self._settings,
+            app=await self._apps.get(row.workspace_id, spec, row.mode),
+            variables=row.variables,
+            token=held.access_token.reveal(),
+            refresh_token=held.refresh_token.reveal() if held.refresh_token else None,
+        )
+        await revoke(self._client, visit)
 
     async def _ask(self, row: Connection, spec: ProviderSpec, held: Held) -> Granted | Refused:
         if held.refresh_token is None or spec.auth.refresh == "none":
@@ -316,10 +339,13 @@ class TokenSource:
 
     async def _failed(
         self, row: Connection, owner: str, refused: Refused, spec: ProviderSpec
-    ) -> Conflict | DependencyDown:
+    ) -> Credential:
+        """Note a failed refresh and raise what it means; unless it no longer matters."""
         state = "needs_reauth" if refused.kind == "dead" else "degraded"
         error = {"code": refused.code, "message": refused.message}
         noted = await self._store.fail_refresh(row, owner, state, error)
+        if noted is None:
+            return await self._overtaken(row, None)
         _log.warning(
             "vault.refresh_failed",
             connection=row.id,
@@ -328,8 +354,8 @@ class TokenSource:
             reason=refused.code,
         )
         if refused.kind == "dead":
-            return needs_reauth(noted or row, spec.name)
-        return DependencyDown(
+            raise needs_reauth(noted, spec.name)
+        raise DependencyDown(
             f"{spec.name} did not refresh the connection's token ({refused.code}); it is kept and"
             " tried again.",
             code="refresh_failed",
