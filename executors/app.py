@@ -5,7 +5,6 @@ import signal
 from dataclasses import dataclass
 
 import structlog
-from token_vault.vault import Vault
 
 from executors.runtime.consumer import CommandConsumer, Taken
 from executors.runtime.driver import Driver
@@ -16,6 +15,7 @@ from schemas.errors import InvalidInput, NotFound
 from schemas.provider import Catalogue, load_catalogue
 from schemas.settings import Settings
 from schemas.topics import steps_topic
+from token_vault.vault import Vault
 from wire.bus import KafkaPublisher
 from wire.database import open_pool
 from wire.http import allowed_by, open_client
@@ -47,10 +47,7 @@ class Executors:
         """Keep the gauges true, for ever."""
         while True:
             OLDEST_UNFINISHED.set(self.consumer.oldest_unfinished_s())
-            by_topic: dict[str, int] = {}
-            for (topic, _), lag in self.consumer.lag().items():
-                by_topic[topic] = by_topic.get(topic, 0) + lag
-            for topic, lag in by_topic.items():
+            for topic, lag in self.consumer.lag.items():
                 LAG.labels(stage="executors", topic=topic).set(lag)
             await asyncio.sleep(_MEASURE_S)
 

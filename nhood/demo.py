@@ -11,7 +11,6 @@ from urllib.parse import urljoin
 
 import httpx
 from rich.console import Console
-from rich.table import Table
 
 from nhood.run_state import RunState, read_state
 from nhood.supervisor import bring_down, detach
@@ -179,7 +178,9 @@ def _finished(api: _Api, workspace: str, event_id: str) -> dict[str, Any]:
         )
         if answer.is_success and answer.json().get("executions"):
             execution_id = answer.json()["executions"][0]
-            execution_id = execution_id if isinstance(execution_id, str) else execution_id["id"]
+            execution_id = (
+                execution_id if isinstance(execution_id, str) else execution_id["execution_id"]
+            )
             path = f"/api/v1/workspaces/{workspace}/executions/{execution_id}"
             found = api.call("GET", path, params={"wait": 20})
             if found["status"] != "running":
@@ -195,19 +196,23 @@ def _tell(console: Console, execution: Mapping[str, Any]) -> None:
     console.print(
         f"\n[bold]6. The execution[/bold]   {execution['execution_id']}: {execution['status']}"
     )
-    table = Table("what", "where in Kafka", "took", "the vendor received", "and answered")
     for entry in execution["timeline"]:
-        step = entry.get("step") or {}
-        took = f"{step['duration_ms']:.0f} ms" if step.get("duration_ms") is not None else ""
-        name = step.get("step_id") or entry["kind"].replace("_", " ")
-        table.add_row(
-            name,
-            _place(step.get("command_place") or entry.get("place")),
-            took,
-            _short(step.get("request"), 300),
-            _short(step.get("response"), 160),
-        )
-    console.print(table)
+        _tell_entry(console, entry)
+
+
+def _tell_entry(console: Console, entry: Mapping[str, Any]) -> None:
+    step = entry.get("step") or {}
+    name = step.get("step_id") or entry["kind"].replace("_", " ")
+    place = _place(step.get("command_place") or entry.get("place"))
+    took = f", {step['duration_ms']:.0f} ms" if step.get("duration_ms") is not None else ""
+    ended = step.get("status") or entry.get("outcome") or entry.get("status") or ""
+    console.print(f"   {name:24} {ended:10} {place}{took}", markup=False)
+    if step.get("request") is not None:
+        request, response = step["request"], step.get("response") or {}
+        sent = f"{request.get('method')} {request.get('url')} {_short(request.get('body'), 240)}"
+        console.print(f"      the vendor received  {sent}", markup=False)
+        told = f"{response.get('status')} {_short(response.get('body'), 240)}"
+        console.print(f"      and answered         {told}", markup=False)
 
 
 def _place(place: Mapping[str, Any] | None) -> str:

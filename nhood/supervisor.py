@@ -159,7 +159,7 @@ class Supervisor:
     def _start_stage(self, name: str, restarts: int = 0) -> None:
         settings = self.settings
         port = {"gateway": settings.port, "sandbox": settings.sandbox_port}.get(name, 0)
-        ops_port = port or free_port()
+        ops_port = port if name == "gateway" else free_port()
         env = {**self.env, **settings.to_env(), "NHOOD_OPS_PORT": str(ops_port)}
         process = spawn(
             [sys.executable, "-m", "nhood", "serve", name],
@@ -168,7 +168,9 @@ class Supervisor:
         )
         born = psutil.Process(process.pid).create_time()
         url = f"http://{settings.host}:{ops_port}"
-        self.state.parts.append(Part(name, "stage", process.pid, born, ops_port, url, restarts))
+        self.state.parts.append(
+            Part(name, "stage", process.pid, born, port or ops_port, url, restarts)
+        )
         self._born[name] = time.monotonic()
         self._note()
 

@@ -97,6 +97,8 @@ class CommandConsumer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="commands", daemon=True)
         self.ready = False
+        # Records on the assigned partitions of a topic that are not committed.
+        self.lag: dict[str, int] = {}
         self.failure: Exception | None = None
 
     def start(self) -> None:
@@ -132,17 +134,20 @@ class CommandConsumer:
             first = next(iter(self._under_way.values()), None)
         return time.monotonic() - first[0] if first else 0.0
 
-    def lag(self) -> dict[tuple[str, int], int]:
-        """Records on each assigned partition that are not committed, as far as Kafka told."""
-        found = {}
+    def _measure(self) -> None:
+        """Note the lag; on the polling thread, since this call waits for its lock elsewhere."""
+        found: dict[str, int] = {}
         with self._lock:
             assigned = list(self._assigned.items())
         for (topic, partition), assignment in assigned:
             _, high = self._consumer.get_watermark_offsets(
                 TopicPartition(topic, partition), cached=True
             )
-            found[topic, partition] = max(0, high - max(assignment.offsets.committable, 0))
-        return found
+            behind = max(0, high - assignment.offsets.committable) if high > 0 else 0
+            found[topic] = found.get(topic, 0) + (
+                behind if assignment.offsets.committable >= 0 else 0
+            )
+        self.lag = found
 
     def close(self, timeout_s: float = 30) -> None:
         """Take no more, let what has begun end, commit, leave the group; blocks."""
@@ -160,6 +165,7 @@ class CommandConsumer:
                 self._take()
                 if time.monotonic() - last_commit > COMMIT_EVERY_S:
                     self._commit(asynchronous=True)
+                    self._measure()
                     last_commit = time.monotonic()
             self._consumer.close()
         except Exception as error:  # noqa: BLE001 - told to whoever watches over this thread
