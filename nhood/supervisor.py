@@ -38,6 +38,7 @@ READY_S = 90.0  # until all stages answer; a slow machine with a cold cache
 STAGE_STOP_S = 40.0  # a stage may let calls under way end
 _LOOK_S = 0.5
 _BACKOFF_MAX_S = 30.0
+_PROGRESS_PARTS = 8  # sentences while jars are downloaded
 _STEADY_S = 60.0  # a part that lived so long starts anew without delay
 _STOP_SIGNAL = {"postgres": signal.SIGINT}  # "fast": end the connections, write all, go
 
@@ -61,6 +62,7 @@ class Supervisor:
     _stop: threading.Event = field(default_factory=threading.Event)
     _kill: threading.Event = field(default_factory=threading.Event)
     _born: dict[str, float] = field(default_factory=dict)
+    _told: int = 0
 
     @property
     def folder(self) -> Path:
@@ -154,6 +156,10 @@ class Supervisor:
         return server.address
 
     def _progress(self, there: int, total: int) -> None:
+        part = there * _PROGRESS_PARTS // total
+        if part <= self._told:
+            return
+        self._told = part
         self.say(f"Downloading Kafka: {there >> 20} of {total >> 20} MB")
 
     def _start_stage(self, name: str, restarts: int = 0) -> None:
