@@ -10,12 +10,11 @@ controls are a FastAPI app beside it.
 """
 
 import asyncio
-import contextlib
 import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -35,10 +34,15 @@ from nhood.sandbox.vendor import Match, Vendor, World, build_vendors, seeds
 from nhood.sandbox.wire_in import Answer, Incoming, json_answer
 from schemas.provider import Catalogue, load_catalogue
 from schemas.settings import Settings
+from wire.serving import Server, bind
 from wire.telemetry import configure_logging, start_ops_server
 
 # No vendor that we play takes more in one request.
 BODY_BYTES_MAX: Final = 10 * 1024 * 1024
+# Longer than the executors keep a connection, so that they never meet one that is just closing.
+KEEP_ALIVE_S: Final = 75
+# A slow answer that a fault script asked for is cut off at the end.
+DRAIN_S: Final = 2
 _TRANSPORT: Final = "nhood.transport"
 _log = structlog.get_logger("sandbox")
 
@@ -267,25 +271,10 @@ def build_app(
     return Sandbox(World(vendors, grants, Accounts(seeds(vendors)), clock))
 
 
-class Server(uvicorn.Server):
-    """A server that leaves signals alone: uvicorn's own ends the process by the signal again."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
-
-    def stop(self) -> None:
-        """Finish what is under way and end."""
-        self.should_exit = True
-
-
-def build_server(app: Sandbox, host: str, port: int) -> Server:
-    """Build the server; `await server.serve()` runs it until `server.stop()`."""
+def build_server(app: Sandbox) -> Server:
+    """Build the server; `await server.serve(sockets=[bind(…)])` runs it until `server.stop()`."""
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         http=Protocol,
         loop="none",
         lifespan="off",
@@ -293,7 +282,9 @@ def build_server(app: Sandbox, host: str, port: int) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=5,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=DRAIN_S,
     )
     return Server(config)
 
@@ -303,17 +294,21 @@ async def serve(settings: Settings) -> None:
 
     Raises:
         InvalidInput: A provider file or sandbox.yaml cannot be used.
+        StackError: The port is taken.
     """
     configure_logging("sandbox", settings.log_level)
+    listening = bind(settings.host, settings.sandbox_port, "NHOOD_SANDBOX_PORT")
     journal = Path(settings.state_dir) / "sandbox" / "grants.jsonl"
     app = build_app(load_catalogue(), journal=journal)
-    server = build_server(app, settings.host, settings.sandbox_port)
+    server = build_server(app)
     ops = start_ops_server(settings.host, settings.ops_port, lambda: server.started)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
     _log.info("sandbox.started", address=settings.sandbox_base, vendors=len(app.world.vendors))
     try:
-        await server.serve()
+        await server.serve(sockets=[listening])
+        _log.info("sandbox.stopped")
     finally:
         ops.close()
+        listening.close()

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import FastAPI, Query
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
@@ -59,11 +60,12 @@ class Expire(BaseModel):
 
 def build_controls(world: World, received: Received, faults: Faults) -> FastAPI:
     """Build the app."""
-    app = FastAPI(
+    app = FastAPIOffline(
         title="NeighbourHood sandbox",
         docs_url="/_sandbox/docs",
         openapi_url="/_sandbox/openapi.json",
         redoc_url=None,
+        static_url="/_sandbox/static",
     )
     problems.install(app)
     _add_received(app, received)

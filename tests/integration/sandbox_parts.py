@@ -23,6 +23,7 @@ from schemas.settings import Settings
 from token_vault import endpoints
 from token_vault.apps import TEST_APP
 from wire.http import open_client
+from wire.serving import bind
 
 CATALOGUE = load_catalogue()
 VENDORS = build_vendors(CATALOGUE)
@@ -159,15 +160,16 @@ def landed(answer: httpx.Response) -> dict[str, str]:
 async def running_sandbox(journal: Path | None = None) -> AsyncIterator[Playground]:
     """Run a sandbox on a free port."""
     app = build_app(CATALOGUE, journal=journal, vendors=VENDORS)
-    server = build_server(app, "127.0.0.1", 0)
-    running = asyncio.create_task(server.serve())
+    server = build_server(app)
+    listening = bind("127.0.0.1", 0, "NHOOD_SANDBOX_PORT")
+    running = asyncio.create_task(server.serve(sockets=[listening]))
     async with asyncio.timeout(10):
         while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
             await asyncio.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     settings = replace(Settings(), sandbox_url=url)
     async with open_client(allow_private=lambda _host, _port: True) as client:
         yield Playground(app, url, client, settings)
     server.stop()
     await running
+    listening.close()
