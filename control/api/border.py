@@ -9,11 +9,13 @@ The header: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-
 
 import hashlib
 import re
+import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 import structlog
+from prometheus_client import Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -44,7 +46,18 @@ _KEY = re.compile(r'"?[\x21-\x7e]{1,255}"?')
 _INGEST = re.compile(r"/api/v1/workspaces/[^/]+/events/?")
 _BAD_REQUEST, _UNSUPPORTED = 400, 415
 _OK_BELOW = 300
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _log = structlog.get_logger()
+
+REQUESTS = Counter(
+    "nhood_control_requests", "Requests to the control API.", ["method", "route", "status"]
+)
+SECONDS = Histogram(
+    "nhood_control_request_seconds",
+    "Time to the answer; waiting that was asked for included.",
+    ["route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30),
+)
 
 
 class Malformed(Exception):  # noqa: N818 - never leaves this module
@@ -88,6 +101,9 @@ class Border:
         if scope["type"] != "http" or not _is_ours(scope):
             await self._app(scope, receive, send)
             return
+        await self._guarded(scope, receive, _timed(scope, send))
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
             body = await _read(request)
@@ -204,6 +220,21 @@ def seed_of(request: Request) -> tuple[str, str] | None:
     """
     seed: tuple[str, str] | None = request.scope.get("nhood.seed")
     return seed
+
+
+def _timed(scope: Scope, send: Send) -> Send:
+    """Count and time an answer when it begins, under its route's pattern."""
+    begun = time.perf_counter()
+
+    async def noting(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            path = getattr(scope.get("route"), "path", "none")
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            REQUESTS.labels(method, path, str(message["status"])).inc()
+            SECONDS.labels(path).observe(time.perf_counter() - begun)
+        await send(message)
+
+    return noting
 
 
 def _is_ours(scope: Scope) -> bool:

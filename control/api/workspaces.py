@@ -7,10 +7,19 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
-from control.api.shapes import NAME_MAX, Body, Member, PortsDep, Text, failures, moment
+from control.api.shapes import (
+    NAME_MAX,
+    Body,
+    Member,
+    PortsDep,
+    Text,
+    caller_of,
+    failures,
+    moment,
+)
 from control.core.access import (
     KEY_BYTES,
     MODES,
@@ -25,6 +34,7 @@ from control.core.quota import check_settings, effective
 from control.ports import Ports
 from control.store import workspaces
 from control.store.query import Borrowed, Row
+from schemas.access import Caller
 from schemas.errors import Forbidden, NotFound, Unauthenticated
 from schemas.events import rfc3339
 from wire.database import connection
@@ -164,6 +174,15 @@ class WorkspaceAnswer(BaseModel):
     updated_at: datetime
 
 
+class WhoAnswer(BaseModel):
+    """Whose key this is."""
+
+    workspace_id: str
+    workspace_name: str
+    mode: Mode
+    key_id: str
+
+
 class NewKeyAnswer(BaseModel):
     """The new key, shown this once."""
 
@@ -211,6 +230,18 @@ async def get_workspace(caller: Member, ports: PortsDep) -> WorkspaceAnswer:
     """Show the workspace, its settings in force and its keys."""
     async with connection(ports.pool) as on:
         return await _show(on, await _found(on, caller.workspace_id))
+
+
+async def who_am_i(caller: Annotated[Caller, Depends(caller_of)], ports: PortsDep) -> WhoAnswer:
+    """Tell which workspace and mode the API key belongs to."""
+    async with connection(ports.pool) as on:
+        found = await _found(on, caller.workspace_id)
+    return WhoAnswer(
+        workspace_id=caller.workspace_id,
+        workspace_name=found["name"],
+        mode="live" if caller.mode == "live" else "test",
+        key_id=caller.key_id,
+    )
 
 
 async def update_workspace(
@@ -323,6 +354,14 @@ def add_routes(router: APIRouter) -> None:
         tags=tags,
         summary="Make a workspace",
         responses=failures(401, 403, 422),
+    )
+    router.add_api_route(
+        "/api/v1/whoami",
+        who_am_i,
+        methods=["GET"],
+        tags=tags,
+        summary="Tell whose key this is",
+        responses=failures(401),
     )
     router.add_api_route(
         one,
