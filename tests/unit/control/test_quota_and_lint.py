@@ -1,0 +1,59 @@
+"""Plans' bounds, and actions checked against the catalogue."""
+
+import pytest
+
+from control.core.lint import CatalogueActions
+from control.core.quota import PLANS, check_settings, check_workflows, effective
+from schemas.errors import Forbidden, InvalidInput
+from schemas.provider import load_catalogue
+
+
+@pytest.fixture(scope="module")
+def actions():
+    return CatalogueActions(load_catalogue())
+
+
+def test_settings_that_were_not_chosen_are_the_plans():
+    settings = effective("professional", {"retention_days": 3})
+    assert settings["retention_days"] == 3
+    assert settings["max_workflows"] == PLANS["professional"].max_workflows
+    assert settings["allow_client_integrations"] is False
+
+
+def test_settings_beyond_the_plan_are_refused_at_every_place():
+    with pytest.raises(InvalidInput) as caught:
+        check_settings("free", {"max_workflows": 10**6, "retention_days": 365})
+    places = [problem.place for problem in caught.value.problems]
+    assert places == ["settings.max_workflows", "settings.retention_days"]
+
+
+@pytest.mark.parametrize(("existing", "fits"), [(0, True), (2, True), (3, False), (9, False)])
+def test_one_more_workflow_fits_below_the_bound(existing, fits):
+    if fits:
+        check_workflows("free", {"max_workflows": 3}, existing)
+    else:
+        with pytest.raises(Forbidden) as caught:
+            check_workflows("free", {"max_workflows": 3}, existing)
+        assert caught.value.code == "workflow_limit_reached"
+
+
+def test_right_action_has_no_problem(actions):
+    params = {"channel": "#x", "text": "{{greeting}}"}
+    assert actions.check_action("slack", "send_message", params) == []
+
+
+@pytest.mark.parametrize(
+    ("provider", "action", "params", "place", "word"),
+    [
+        ("slak", "send_message", {}, "provider", "slack"),
+        ("slack", "send_mesage", {}, "action", "send_message"),
+        ("slack", "send_message", {"channel": 5, "text": "x"}, "config.channel", ""),
+        ("slack", "send_message", {"chanel": "#x", "text": "x"}, "config.chanel", "channel"),
+    ],
+)
+def test_wrong_action_or_param_is_named_with_a_way_out(
+    actions, provider, action, params, place, word
+):
+    problems = {p.place: p for p in actions.check_action(provider, action, params)}
+    assert place in problems
+    assert word in problems[place].message + problems[place].mend

@@ -1,0 +1,113 @@
+"""The story of an execution, from rows."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from control.core.timeline import milliseconds, timeline
+
+T0 = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)
+
+
+def at(ms):
+    return T0 + timedelta(milliseconds=ms)
+
+
+def execution(**changes):
+    return {
+        "status": "running",
+        "error": None,
+        "event_id": "ev_1",
+        "event_partition": 0,
+        "event_offset": 5,
+        "event_time": at(0),
+        "started_at": at(2),
+        "finished_at": None,
+        "outcome": None,
+        "started_place": {"topic": "nhood.executions.v1", "partition": 0, "offset": 1},
+        "finished_place": None,
+    } | changes
+
+
+def row(name, asked, *, status="succeeded", loop_index=0):
+    empty = dict.fromkeys(
+        (
+            *("provider", "action", "outcome", "error", "output", "output_cut", "vendor_id"),
+            *("request", "response", "connection_id", "effect_key", "command_place"),
+            *("attempts", "result_place"),
+        )
+    )
+    times = {"requested_at": at(asked), "started_at": at(asked + 1), "finished_at": at(asked + 4)}
+    return {**empty, **times, "step_id": name, "loop_index": loop_index, "status": status}
+
+
+DEFINITION = {
+    "steps": [
+        {"id": "check", "condition": "{{n}} == 1"},
+        {"id": "a", "provider": "slack", "action": "send_message"},
+        {"id": "b", "provider": "jira", "action": "create_issue"},
+    ]
+}
+
+
+def steps_of(entries):
+    return [(e["step"]["step_id"], e["step"]["status"]) for e in entries if "step" in e]
+
+
+def test_steps_stand_in_the_order_of_time_not_of_the_workflow():
+    entries = timeline(execution(), [row("b", 10), row("a", 20)], None, DEFINITION)
+    assert steps_of(entries) == [("check", "pending"), ("b", "succeeded"), ("a", "succeeded")]
+
+
+def test_finished_execution_says_what_conditions_decided_and_what_was_skipped():
+    outcome = {
+        "check": {"status": "false", "operands": {"n": 2}},
+        "a": {"status": "skipped", "reason": "not_chosen"},
+        "b": {"status": "succeeded"},
+    }
+    done = execution(status="succeeded", finished_at=at(30), outcome=outcome)
+    entries = timeline(done, [row("b", 10)], None, DEFINITION)
+    assert steps_of(entries) == [("check", "succeeded"), ("a", "skipped"), ("b", "succeeded")]
+    assert entries[2]["step"]["condition"] == {
+        "text": "{{n}} == 1",
+        "value": False,
+        "operands": {"n": 2},
+    }
+    assert entries[-1]["kind"] == "execution_finished"
+
+
+def test_cancelled_execution_shows_what_was_not_run():
+    outcome = {"a": {"status": "succeeded"}, "b": {"status": "waiting"}}
+    done = execution(status="cancelled", finished_at=at(30), outcome=outcome)
+    entries = timeline(done, [row("a", 5)], None, {"steps": DEFINITION["steps"][1:]})
+    assert steps_of(entries) == [("a", "succeeded"), ("b", "not_run")]
+
+
+def test_steps_without_an_id_in_the_workflow_are_told_by_their_rows():
+    unnamed = {"steps": [{"provider": "slack", "action": "send_message"}]}
+    assert steps_of(timeline(execution(), [row("slack_1", 5)], None, unnamed)) == [
+        ("slack_1", "succeeded")
+    ]
+
+
+def test_workflow_version_that_is_not_known_is_survived():
+    assert steps_of(timeline(execution(), [row("a", 5)], None, None)) == [("a", "succeeded")]
+
+
+def test_result_before_the_start_is_known_is_survived():
+    early = execution(started_at=None, event_offset=None, started_place=None)
+    assert timeline(early, [row("a", 5)], None, DEFINITION) == []
+
+
+def test_steps_of_a_loop_are_told_one_by_one():
+    rows = [row("a", 5 + n, loop_index=n) for n in range(3)]
+    told = [e["step"]["loop_index"] for e in timeline(execution(), rows, None, None) if "step" in e]
+    assert told == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "found"),
+    [(at(0), at(1.5), 1.5), (None, at(1), None), (at(1), None, None), (at(5), at(5), 0.0)],
+)
+def test_durations_are_in_milliseconds(start, end, found):
+    assert milliseconds(start, end) == found
