@@ -19,6 +19,7 @@ from wire.bus import Stored, stored
 _POLL_S = 0.5
 _RPC_S = 10
 _BATCH = 500
+_RETRY_S = 0.1
 
 
 def _consumer(bootstrap: str, client_id: str) -> Consumer:
@@ -114,13 +115,16 @@ class Tail:
 
     def _end(self, timeout_s: float) -> int:
         """Ask for the end of the log; not through the consumer, which blocks while it is polled."""
-        topic = self._partition.topic
-        wanted = {TopicPartition(topic, 0): OffsetSpec.latest()}  # type: ignore[no-untyped-call]
-        try:
-            (answer,) = self._admin.list_offsets(wanted, request_timeout=timeout_s).values()
-            return int(answer.result(timeout_s).offset)
-        except (KafkaException, TimeoutError) as error:
-            raise DependencyDown("Kafka does not answer.", detail=str(error)) from error
+        wanted = {TopicPartition(self._partition.topic, 0): OffsetSpec.latest()}  # type: ignore[no-untyped-call]
+        until = time.monotonic() + timeout_s
+        while True:
+            try:
+                (answer,) = self._admin.list_offsets(wanted, request_timeout=timeout_s).values()
+                return int(answer.result(timeout_s).offset)
+            except (KafkaException, TimeoutError) as error:
+                # A topic made a moment ago, or a broker just back, has no leader yet.
+                if time.monotonic() + _RETRY_S > until or self._stop.wait(_RETRY_S):
+                    raise DependencyDown("Kafka does not answer.", detail=str(error)) from error
 
     def _serve(self) -> None:
         topic, number = self._partition.topic, self._partition.partition
