@@ -27,22 +27,22 @@ async def read_body(request: Request, headers: Mapping[str, str], limit: int) ->
         InvalidInput: `body_timeout`, it took longer than `BODY_TIMEOUT_S`.
         Gone: The sender hung up.
     """
-    declared = headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > limit:
+    declared = headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    message = await request.receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        body: bytes = message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
-        return body
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await _rest(request, message, limit)
+            message = await request.receive()
+            if message.get("more_body") or message["type"] != "http.request":
+                return await _rest(request, message, limit)
     except TimeoutError as error:
         raise InvalidInput(
             f"The body did not arrive within {BODY_TIMEOUT_S} s.", code="body_timeout"
         ) from error
+    body: bytes = message.get("body", b"")
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
 
 
 async def _rest(request: Request, message: Mapping[str, object], limit: int) -> bytes:
@@ -63,7 +63,7 @@ def _too_large(limit: int) -> TooLarge:
 
 
 def header_texts(request: Request) -> dict[str, str]:
-    """Give the headers, names in lower case; of a repeated one the first, which proxies keep."""
+    """Give the headers, names in lower case; of a repeated one the first."""
     found: dict[str, str] = {}
     for name, value in request.scope["headers"]:
         found.setdefault(name.decode("latin-1"), value.decode("latin-1"))
