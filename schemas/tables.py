@@ -172,6 +172,8 @@ oauth_states = Table(
     # The PKCE verifier, sealed.
     Column("verifier", LargeBinary),
     Column("connection_id", Text),
+    # False where a browser began it without a key: nobody vouched for the user_id then.
+    Column("vouched", Boolean, nullable=False, server_default=text("true")),
     _time("expires_at"),
     _time("used_at", required=False),
     _time("created_at", now=True),

@@ -6,7 +6,7 @@
 
 A state is bound to workspace, mode, provider, user, redirect address and PKCE verifier. What can go
 wrong has an answer of its own: `state_unknown`, `state_used`, `state_expired`, `state_foreign`,
-`consent_denied`, `consent_failed`, `exchange_refused`, `vendor_unavailable`.
+`consent_denied`, `consent_failed`, `exchange_refused`, `vendor_unavailable`, `account_differs`.
 """
 
 import hashlib
@@ -82,12 +82,14 @@ class Wish:
         return_url: Where our callback sends the browser in the end; None: to a page of ours.
         variables: What the provider must know of the account first, such as the subdomain.
         scopes: Instead of the provider's usual ones.
+        vouched: The developer says who the user is; False where a browser says so itself.
     """
 
     redirect_uri: str | None = None
     return_url: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     scopes: tuple[str, ...] | None = None
+    vouched: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +165,8 @@ class OAuth:
                 variables=wish.variables,
                 scopes=scopes,
                 verifier=sealed,
-                connection_id=None,
                 expires_at=expires_at,
+                vouched=wish.vouched,
             )
             await put_state(on, digest, row)
         consent = Consent(app.client_id, redirect_uri, state, tuple(scopes), verifier)
@@ -208,12 +210,24 @@ class OAuth:
             raise _foreign("it was made for another user_id")
         return await self._finish(row, digest, {"code": code})
 
-    async def store_grant(self, owner: Owner, account: Account, held: Held) -> Connection:
-        """Store a connection, or give the one of this owner and label its new credential."""
+    async def store_grant(
+        self, owner: Owner, account: Account, held: Held, *, vouched: bool = True
+    ) -> Connection:
+        """Store a connection, or give the one of this owner and label its new credential.
+
+        Raises:
+            Conflict: `account_differs`: nobody vouched for the user, and another account is there.
+        """
         parts = self._parts
         async with connection(parts.pool) as on:
             await lock_owner(on, owner)
             present = await owned(on, owner)
+            if present is not None and not vouched and not _is_same(present, account):
+                raise Conflict(
+                    "Another account is connected for this user; only the developer's server can"
+                    " replace it (POST /api/v1/integrations/auth-url).",
+                    code="account_differs",
+                )
             connection_id = present.id if present is not None else mint("conn")
             sealed = await parts.sealer.seal_credential(
                 owner.workspace, connection_id, owner.user_id, held, on
@@ -289,7 +303,7 @@ class OAuth:
             scopes=granted.held.scopes or tuple(state.scopes),
             expires_at=granted.held.expires_at,
         )
-        return await self.store_grant(state.owner, account, granted.held)
+        return await self.store_grant(state.owner, account, granted.held, vouched=state.vouched)
 
     async def _exchange_code(
         self, spec: ProviderSpec, state: State, digest: bytes, app: App, code: str
@@ -331,6 +345,10 @@ class OAuth:
                 " that cannot be right; it was not connected.",
                 code="bad_account",
             )
+
+
+def _is_same(present: Connection, account: Account) -> bool:
+    return present.account_id is not None and present.account_id == account.account_id
 
 
 def _check(owner: Owner, wish: Wish, spec: ProviderSpec, *, is_production: bool) -> list[Problem]:

@@ -328,7 +328,7 @@ async def _client_side(vault: Vault, provider: str, body: ConnectBody) -> Offer:
         )
         raise InvalidInput(f"return_url {problem.message}.", problems=[problem])
     owner = Owner(body.workspace_id, body.mode, provider, body.user_id, body.label)
-    wish = Wish(None, body.return_url, body.variables, None)
+    wish = Wish(return_url=body.return_url, variables=body.variables, vouched=False)
     return await vault.oauth.auth_url(owner, wish)
 
 

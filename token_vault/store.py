@@ -88,7 +88,11 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A consent under way."""
+    """A consent under way.
+
+    Attributes:
+        vouched: The developer's key began it; else a browser did, and anybody may say any user.
+    """
 
     owner: Owner
     redirect_uri: str
@@ -96,8 +100,8 @@ class State:
     variables: Mapping[str, str]
     scopes: Sequence[str]
     verifier: bytes | None = field(repr=False)
-    connection_id: str | None
     expires_at: datetime
+    vouched: bool
 
 
 def _select(where: str) -> str:
@@ -301,12 +305,12 @@ async def put_state(on: Borrowed, digest: bytes, state: State) -> None:
     )
     await on.execute(
         "INSERT INTO oauth_states (digest, workspace_id, mode, provider, user_id, label,"
-        " redirect_uri, return_url, variables, scopes, verifier, connection_id, expires_at)"
+        " redirect_uri, return_url, variables, scopes, verifier, expires_at, vouched)"
         " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
             *(digest, owner.workspace, owner.mode, owner.provider, owner.user_id, owner.label),
             *(state.redirect_uri, state.return_url, Jsonb(dict(state.variables))),
-            *(list(state.scopes), state.verifier, state.connection_id, state.expires_at),
+            *(list(state.scopes), state.verifier, state.expires_at, state.vouched),
         ),
     )
 
@@ -318,7 +322,7 @@ async def look_at_state(on: Borrowed, digest: bytes) -> tuple[State, bool] | Non
     """
     cursor = await on.execute(
         "SELECT workspace_id, mode, provider, user_id, label, redirect_uri, return_url, variables,"
-        " scopes, verifier, connection_id, expires_at, used_at FROM oauth_states WHERE digest = %s",
+        " scopes, verifier, expires_at, vouched, used_at FROM oauth_states WHERE digest = %s",
         (digest,),
     )
     row = await cursor.fetchone()
@@ -331,8 +335,8 @@ async def look_at_state(on: Borrowed, digest: bytes) -> tuple[State, bool] | Non
         variables=row[7],
         scopes=row[8],
         verifier=bytes(row[9]) if row[9] is not None else None,
-        connection_id=row[10],
-        expires_at=row[11],
+        expires_at=row[10],
+        vouched=row[11],
     )
     return state, row[12] is not None
 

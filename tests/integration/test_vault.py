@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from schemas.access import Caller
-from schemas.errors import Conflict, NotFound, SecretUnavailable
+from schemas.errors import Conflict, DependencyDown, NotFound, SecretUnavailable
 from schemas.ids import WorkspaceId
 from schemas.settings import ProviderOverride, Secret
 from tests.integration.sandbox_parts import CATALOGUE, CUSTOMER
@@ -369,6 +369,49 @@ async def test_browser_side_flow_needs_the_workspaces_leave(site: Site) -> None:
     answer = await site.api.post("/api/integrations/slack/connect", json=body)
     back = await site.come_back(await site.consent(answer.json()["authUrl"]))
     assert back.headers["location"].startswith("https://acme.example/?")
+
+
+async def test_browser_side_flow_cannot_replace_another_account(site: Site) -> None:
+    await site.sql(
+        "UPDATE workspaces SET settings = '{\"allow_client_integrations\": true}' WHERE id = %s",
+        site.workspace,
+    )
+    made = await site.connect("slack")
+    body = {"workspace_id": site.workspace, "user_id": "u1", "mode": "test"}
+    for account, status in (("Mallory", 409), ("Acme", 200)):
+        answer = await site.api.post("/api/integrations/slack/connect", json=body)
+        back = await site.consent(answer.json()["authUrl"], account=account)
+        assert (await site.come_back(back)).status_code == status
+        assert (await site.row(made)).account_name == "Acme"
+
+
+async def test_nothing_secret_is_logged(
+    site: Site, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    url = await site.offer("zendesk")
+    location = await site.consent(url)
+    await site.come_back(location)
+    await site.come_back(location)
+    old = await site.vault.tokens.resolve(site.workspace, "test", "zendesk", "u1")
+    new = await site.vault.tokens.refreshed(old)
+    await site.sandbox.fault("zendesk", "oauth.token", {"status": 503, "body": {}})
+    with pytest.raises(DependencyDown) as caught:
+        await site.vault.tokens.refreshed(new)
+    out = capsys.readouterr()
+    # pytest listens to loggers that the stages switch off
+    off = ("httpx", "uvicorn.access")
+    ours = [record.getMessage() for record in caplog.records if record.name not in off]
+    told = repr((out, ours, caught.value.public, caught.value.detail))
+    assert "vault.connected" in told
+    for secret in (
+        query(url)["state"],
+        query(location)["code"],
+        old.header_value.reveal().removeprefix("Bearer "),
+        new.header_value.reveal().removeprefix("Bearer "),
+        "sandbox_secret",
+    ):
+        assert secret not in told
 
 
 # ---- secrets at rest

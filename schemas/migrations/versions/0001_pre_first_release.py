@@ -313,6 +313,7 @@ def upgrade() -> None:
         ),
         sa.Column("verifier", sa.LargeBinary(), nullable=True),
         sa.Column("connection_id", sa.Text(), nullable=True),
+        sa.Column("vouched", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column(
