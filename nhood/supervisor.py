@@ -1,7 +1,8 @@
 """Starts everything, watches over it, stops it in order.
 
     servers   Kafka, PostgreSQL, Valkey (those that the environment does not name)
-    stages    sandbox, router, executors, projector, gateway: `nhood serve <stage>` each
+    stages    sandbox (unless NHOOD_SANDBOX_URL names one), router, executors, projector, gateway:
+              `nhood serve <stage>` each
 
 What runs is noted in `.nhood/run.json` before anything else happens with it, so that nothing can be
 left behind unknown: `nhood down` stops even what a killed supervisor had started.
@@ -128,7 +129,8 @@ class Supervisor:
         self.state.sandbox_url = self.settings.sandbox_base
         for name in STAGES:
             self._check_stop()
-            self._start_stage(name)
+            if name != "sandbox" or not self.settings.sandbox_url:
+                self._start_stage(name)
         self._wait_ready()
 
     def _start_servers(self) -> None:

@@ -32,7 +32,7 @@ from schemas.events import (
 )
 from schemas.events import Record as AnyRecord
 from schemas.ids import execution_id
-from schemas.incoming import read_event, workspace_hint
+from schemas.incoming import ANY_MODE, read_event, workspace_hint
 from schemas.topics import DEADLETTER, EXECUTIONS, RESULTS, steps_topic
 from wire.bus import Record, Stored
 from wire.telemetry import DEADLETTERS, ROUTER_EVENTS
@@ -110,7 +110,7 @@ class Pipeline:
             executions=started,
             event_type=envelope.type,
             subject=envelope.subject,
-            mode=event.mode,
+            mode=None if event.mode == ANY_MODE else event.mode,
             event_time_us=envelope.time_us or now,
             at_us=now,
         )

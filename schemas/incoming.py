@@ -41,6 +41,7 @@ from schemas.workflow import PATH_MAX, normal_path
 EVENT_BYTES_MAX = 1_048_576  # the body rides through four topics and in every command's state
 ATTRIBUTE_MAX = 256  # characters of an id, a type, a source or a user
 SUBJECT_MAX = PATH_MAX  # a webhook's subject is its path
+ANY_MODE = "any"  # nothing says which: workflows of both modes may start
 MODES = ("live", "test")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # no name holds one, and PostgreSQL's text takes no NUL
 
@@ -317,8 +318,8 @@ def _generation(attributes: Mapping[str, Any]) -> int:
 
 
 def _mode(attributes: Mapping[str, Any]) -> str:
-    found = attributes.get("mode") or "live"
-    if found not in MODES:
+    found = attributes.get("mode") or ANY_MODE
+    if found not in (*MODES, ANY_MODE):
         raise _wrong("mode", "must be live or test", "bad_mode")
     return str(found)
 

@@ -20,7 +20,7 @@ import orjson
 from schemas.errors import InvalidInput
 from schemas.events import TYPE_WEBHOOK, Envelope, Event, Payload
 from schemas.ids import derived_id
-from schemas.incoming import ATTRIBUTE_MAX, CONTROL, MODES
+from schemas.incoming import ANY_MODE, ATTRIBUTE_MAX, CONTROL, MODES
 from schemas.workflow import PATH_MAX, normal_path
 
 MODE_HEADER = "x-nhood-mode"
@@ -172,10 +172,13 @@ def choose_mode(asked: str | None, found: Collection[str]) -> str:
     Args:
         asked: `live`, `test` or None.
         found: Modes of the workflows on the path; where all of them are test ones it is a test.
+            Where nothing listens nothing is decided either: `any`.
     """
     if asked is not None:
         return asked
-    return "test" if found and all(mode == "test" for mode in found) else "live"
+    if not found:
+        return ANY_MODE
+    return "test" if all(mode == "test" for mode in found) else "live"
 
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from schemas.events import (
     Event,
     WorkflowVersion,
 )
+from schemas.incoming import ANY_MODE
 from schemas.plan import Plan, compile_workflow
 from schemas.template import MISSING, Reference, TemplateError, as_text, render, walk
 from schemas.workflow import EventTrigger, Trigger, WebhookTrigger, normal_path
@@ -22,7 +23,6 @@ from schemas.workflow import EventTrigger, Trigger, WebhookTrigger, normal_path
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ANY_MODE = "any"
 EXECUTIONS_PER_EVENT_MAX = 100  # workflows that one event may start
 
 

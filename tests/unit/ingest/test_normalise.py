@@ -141,7 +141,7 @@ def test_mode_is_asked_for_by_header_or_query(headers, query, expected):
 @pytest.mark.parametrize(
     ("asked", "found", "expected"),
     [
-        (None, [], "live"),
+        (None, [], "any"),
         (None, ["live"], "live"),
         (None, ["test"], "test"),
         (None, ["test", "live"], "live"),

@@ -152,7 +152,7 @@ async def test_mode_is_test_where_only_test_workflows_listen(client, world):
         (stored,) = await world.bus.read("nhood.events.v1", at["partition"], at["offset"], 1)
         return codec.decode(stored.value).mode
 
-    assert await mode() == "live"
+    assert await mode() == "any"
     world.listeners.take(saved(mode="test", number=1))
     assert await mode() == "test"
     assert await mode(**{"x-nhood-mode": "live"}) == "live"

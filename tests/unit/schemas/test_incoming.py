@@ -90,7 +90,7 @@ def test_plain_json_with_a_path_is_a_webhook():
         NOW,
         "/new-customer",
     )
-    assert event == Event(Payload(b'{"customer":{"name":"Ada"}}'), "7", "live")
+    assert event == Event(Payload(b'{"customer":{"name":"Ada"}}'), "7", "any")
 
 
 def test_plain_json_with_a_type_is_an_event():
