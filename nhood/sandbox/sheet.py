@@ -38,7 +38,7 @@ errors then look as the standards say. The file says how this vendor's look:
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -173,7 +173,7 @@ def read_sheet(folder: Path) -> Sheet:
     source = _load(folder / "provider.yaml")
     path = folder / FILE
     data = _load(path) if path.is_file() else {}
-    _check(data, path)
+    _check(data, source, path)
     oauth = data.get("oauth", {})
     errors = {**_DEFAULT_ERRORS, **data.get("errors", {})}
     return Sheet(
@@ -203,10 +203,16 @@ def _load(path: Path) -> Mapping[str, Any]:
     return data or {}
 
 
-def _check(data: Mapping[str, Any], path: Path) -> None:
+def _check(data: Mapping[str, Any], source: Mapping[str, Any], path: Path) -> None:
     unknown = [key for key in data if key not in _TOP]
     for section, known in _KEYS.items():
         unknown += [f"{section}.{key}" for key in data.get(section, {}) if key not in known]
+    for section, sheet in (("actions", ActionSheet), ("resources", ResourceSheet)):
+        parts = {item.name for item in fields(sheet)}
+        for name, said in data.get(section, {}).items():
+            place = f"{section}.{name}"
+            unknown += [place] if name not in source[section] else []
+            unknown += [f"{place}.{key}" for key in said if key not in parts]
     if unknown:
         name = f"{path.parent.name}/{path.name}"
         raise InvalidInput(f"{name} says {', '.join(unknown)}, which is not known.")
