@@ -6,7 +6,7 @@ app.add_middleware(Border, ports=ports)
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -20,7 +20,7 @@ from control.definitions import Definitions
 from control.keys import ApiKeys
 from control.ports import Ports, Sealer
 from control.store import idempotency
-from schemas.errors import DependencyDown
+from schemas.errors import NeighbourhoodError
 from schemas.provider import Catalogue
 from schemas.settings import Settings
 from wire.bus import KafkaPublisher, Log, Publisher
@@ -28,7 +28,9 @@ from wire.clock import now_us
 from wire.database import Pool, connection, open_pool
 from wire.problems import install
 
+HEAL_EVERY_S: Final = 10.0
 TIDY_EVERY_S: Final = 600.0
+STOP_S: Final = 5.0
 _log = structlog.get_logger()
 
 
@@ -79,26 +81,41 @@ def build_app(ports: Ports) -> FastAPI:
 @contextlib.asynccontextmanager
 async def chores(ports: Ports) -> AsyncIterator[None]:
     """Do what must be done beside the requests: heal definitions, drop old answers."""
+    stop = asyncio.Event()
     tasks = [
-        asyncio.create_task(ports.definitions.keep_healing(), name="heal-definitions"),
-        asyncio.create_task(_tidy(ports.pool), name="tidy"),
+        asyncio.create_task(_every(HEAL_EVERY_S, stop, lambda: _heal(ports.definitions))),
+        asyncio.create_task(_every(TIDY_EVERY_S, stop, lambda: _tidy(ports.pool))),
     ]
     try:
         yield
     finally:
-        for task in tasks:
+        # What is under way may end by itself: a query that is cut off costs its connection.
+        stop.set()
+        _, left = await asyncio.wait(tasks, timeout=STOP_S)
+        for task in left:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _tidy(pool: Pool) -> None:
-    while True:
+async def _every(seconds: float, stop: asyncio.Event, work: Callable[[], Awaitable[None]]) -> None:
+    while not stop.is_set():
         try:
-            async with connection(pool) as on:
-                await idempotency.forget_old(on)
-        except DependencyDown as error:
-            _log.warning("control.tidy_waits", code=error.code)
-        await asyncio.sleep(TIDY_EVERY_S)
+            await work()
+        except NeighbourhoodError as error:
+            _log.warning("control.chore_waits", code=error.code, detail=error.detail)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), seconds)
+
+
+async def _heal(definitions: Definitions) -> None:
+    healed = await definitions.heal()
+    if healed:
+        _log.warning("definitions.healed", workflows=healed)
+
+
+async def _tidy(pool: Pool) -> None:
+    async with connection(pool) as on:
+        await idempotency.forget_old(on)
 
 
 async def republish_definitions(settings: Settings) -> int:

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import orjson
-import structlog
 
 from control.core.quota import check_workflows
 from control.store import workflows, workspaces
@@ -31,12 +30,10 @@ from wire.database import Pool, connection
 # Saves hold a database connection while Kafka answers: so many at a time, others wait their turn.
 SAVES_AT_ONCE: Final = 4
 TURN_S: Final = 10.0
-HEAL_EVERY_S: Final = 10.0
 _HEAL_BATCH: Final = 100
 _REPUBLISH_BATCH: Final = 500
 _SOURCE: Final = "/control"
 _ACTIVE, _DELETED = "active", "deleted"
-_log = structlog.get_logger()
 
 
 class Definitions:
@@ -128,18 +125,6 @@ class Definitions:
                         await workflows.unlock(on, item["workflow_id"])
                 await on.commit()
         return healed
-
-    async def keep_healing(self) -> None:
-        """Call `heal` for ever; a task of the gateway."""
-        while True:
-            try:
-                healed = await self.heal()
-            except DependencyDown as error:
-                _log.warning("definitions.heal_waits", code=error.code, detail=error.detail)
-            else:
-                if healed:
-                    _log.warning("definitions.healed", workflows=healed)
-            await asyncio.sleep(HEAL_EVERY_S)
 
     async def republish(self) -> int:
         """Write every version of every workflow to the log again, for a log that was lost.

@@ -79,13 +79,22 @@ async def connection(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRow]]:
         async with pool.connection() as borrowed:
             yield borrowed
     except PoolTimeout as error:
+        _still_wanted()
         raise DependencyDown(
             "The database has no free connection; try again.", code="database_busy"
         ) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        _still_wanted()
         raise DependencyDown(
             "The database does not answer; try again.", code="database_down", detail=str(error)
         ) from error
+
+
+def _still_wanted() -> None:
+    """Let a cancelled task end: its query was cut off, and that is no news of the database."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def reachable(pool: Pool, timeout_s: float = 2.0) -> bool:

@@ -19,7 +19,7 @@ from control.api.shapes import (
 )
 from control.api.shapes import Place as PlaceShape
 from control.core.cursor import read_cursor, write_cursor
-from control.core.timeline import milliseconds, timeline
+from control.core.timeline import declared_steps, milliseconds, timeline
 from control.ports import Ports
 from control.store import executions, workflows
 from control.store.query import Borrowed, Row
@@ -294,7 +294,8 @@ async def _tell(on: Borrowed, caller: Caller, row: Row) -> ExecutionAnswer:
     accepted = None
     if row["event_offset"] is not None:
         accepted = await executions.outcome_at(on, row["event_partition"], row["event_offset"])
-    told = timeline(row, steps, accepted, version["definition"] if version else None)
+    declared = declared_steps(version["definition"]) if version is not None else {}
+    told = timeline(row, steps, accepted, declared)
     return ExecutionAnswer(**_item(row), timeline=[TimelineEntry(**entry) for entry in told])
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from schemas.plan import compile_workflow
 from schemas.topics import EVENTS
 
 Row = Mapping[str, Any]
@@ -40,7 +41,10 @@ def milliseconds(start: datetime | None, end: datetime | None) -> float | None:
 
 
 def timeline(
-    execution: Row, rows: Sequence[Row], accepted: Row | None, definition: Mapping[str, Any] | None
+    execution: Row,
+    rows: Sequence[Row],
+    accepted: Row | None,
+    declared: Mapping[str, Mapping[str, Any]],
 ) -> list[Entry]:
     """Tell an execution from its event to its end.
 
@@ -48,14 +52,14 @@ def timeline(
         execution: The execution's row.
         rows: The rows of its steps.
         accepted: The row of what became of its event.
-        definition: The workflow version; None where it is not known.
+        declared: `declared_steps` of its workflow version; empty where that is not known.
 
     Returns:
         Entries `{kind, at, place, …}` in the order of time; `step` entries hold the whole step.
     """
     entries = list(_beginning(execution, accepted))
     start = execution["started_at"] or execution["finished_at"]
-    steps = [*_steps(execution, rows, definition or {}, start)] if start is not None else []
+    steps = [*_steps(execution, rows, declared, start)] if start is not None else []
     steps.sort(key=lambda told: told.at)  # stable: equal times keep the workflow's order
     entries += [_entry(told) for told in steps]
     if execution["finished_at"] is not None:
@@ -95,13 +99,15 @@ def _beginning(execution: Row, accepted: Row | None) -> Iterator[Entry]:
 
 
 def _steps(
-    execution: Row, rows: Sequence[Row], definition: Mapping[str, Any], start: datetime
+    execution: Row,
+    rows: Sequence[Row],
+    declared: Mapping[str, Mapping[str, Any]],
+    start: datetime,
 ) -> Iterator[Told]:
     outcome: Mapping[str, Any] = execution["outcome"] or {}
     by_id: dict[str, list[Row]] = {}
     for row in rows:
         by_id.setdefault(row["step_id"], []).append(row)
-    declared = _declared(definition)
     names = dict.fromkeys((*declared, *outcome, *by_id))
     at = start
     for name in names:
@@ -114,11 +120,10 @@ def _steps(
             yield Told(at, _did_not_run(name, declared.get(name, {}), told, execution["status"]))
 
 
-def _declared(definition: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """List the steps that have an id, as written; the ids of others come with their rows."""
-    steps = definition.get("steps")
-    found = steps if isinstance(steps, list) else []
-    return {s["id"]: s for s in found if isinstance(s, Mapping) and isinstance(s.get("id"), str)}
+def declared_steps(definition: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """List a saved workflow's steps as written, under their ids, also those that were derived."""
+    steps = compile_workflow(definition, None).workflow.steps
+    return {step.id: written for step, written in zip(steps, definition["steps"], strict=True)}
 
 
 def _ran(row: Row) -> Entry:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from control.core.timeline import milliseconds, timeline
+from control.core.timeline import declared_steps, milliseconds, timeline
 
 T0 = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)
 
@@ -41,12 +41,10 @@ def row(name, asked, *, status="succeeded", loop_index=0):
     return {**empty, **times, "step_id": name, "loop_index": loop_index, "status": status}
 
 
-DEFINITION = {
-    "steps": [
-        {"id": "check", "condition": "{{n}} == 1"},
-        {"id": "a", "provider": "slack", "action": "send_message"},
-        {"id": "b", "provider": "jira", "action": "create_issue"},
-    ]
+DECLARED = {
+    "check": {"condition": "{{n}} == 1"},
+    "a": {"provider": "slack", "action": "send_message"},
+    "b": {"provider": "jira", "action": "create_issue"},
 }
 
 
@@ -55,7 +53,7 @@ def steps_of(entries):
 
 
 def test_steps_stand_in_the_order_of_time_not_of_the_workflow():
-    entries = timeline(execution(), [row("b", 10), row("a", 20)], None, DEFINITION)
+    entries = timeline(execution(), [row("b", 10), row("a", 20)], None, DECLARED)
     assert steps_of(entries) == [("check", "pending"), ("b", "succeeded"), ("a", "succeeded")]
 
 
@@ -66,7 +64,7 @@ def test_finished_execution_says_what_conditions_decided_and_what_was_skipped():
         "b": {"status": "succeeded"},
     }
     done = execution(status="succeeded", finished_at=at(30), outcome=outcome)
-    entries = timeline(done, [row("b", 10)], None, DEFINITION)
+    entries = timeline(done, [row("b", 10)], None, DECLARED)
     assert steps_of(entries) == [("check", "succeeded"), ("a", "skipped"), ("b", "succeeded")]
     assert entries[2]["step"]["condition"] == {
         "text": "{{n}} == 1",
@@ -79,29 +77,29 @@ def test_finished_execution_says_what_conditions_decided_and_what_was_skipped():
 def test_cancelled_execution_shows_what_was_not_run():
     outcome = {"a": {"status": "succeeded"}, "b": {"status": "waiting"}}
     done = execution(status="cancelled", finished_at=at(30), outcome=outcome)
-    entries = timeline(done, [row("a", 5)], None, {"steps": DEFINITION["steps"][1:]})
+    entries = timeline(done, [row("a", 5)], None, {name: DECLARED[name] for name in ("a", "b")})
     assert steps_of(entries) == [("a", "succeeded"), ("b", "not_run")]
 
 
-def test_steps_without_an_id_in_the_workflow_are_told_by_their_rows():
-    unnamed = {"steps": [{"provider": "slack", "action": "send_message"}]}
-    assert steps_of(timeline(execution(), [row("slack_1", 5)], None, unnamed)) == [
-        ("slack_1", "succeeded")
-    ]
+def test_steps_without_an_id_are_told_under_the_derived_one():
+    step = {"provider": "slack", "action": "send_message", "config": {}}
+    saved = {"name": "x", "trigger": {"type": "webhook", "path": "/x"}, "steps": [step]}
+    (name,) = declared_steps(saved)
+    assert steps_of(timeline(execution(), [], None, declared_steps(saved))) == [(name, "pending")]
 
 
 def test_workflow_version_that_is_not_known_is_survived():
-    assert steps_of(timeline(execution(), [row("a", 5)], None, None)) == [("a", "succeeded")]
+    assert steps_of(timeline(execution(), [row("a", 5)], None, {})) == [("a", "succeeded")]
 
 
 def test_result_before_the_start_is_known_is_survived():
     early = execution(started_at=None, event_offset=None, started_place=None)
-    assert timeline(early, [row("a", 5)], None, DEFINITION) == []
+    assert timeline(early, [row("a", 5)], None, DECLARED) == []
 
 
 def test_steps_of_a_loop_are_told_one_by_one():
     rows = [row("a", 5 + n, loop_index=n) for n in range(3)]
-    told = [e["step"]["loop_index"] for e in timeline(execution(), rows, None, None) if "step" in e]
+    told = [e["step"]["loop_index"] for e in timeline(execution(), rows, None, {}) if "step" in e]
     assert told == [0, 1, 2]
 
 
