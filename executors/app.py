@@ -17,8 +17,9 @@ from schemas.settings import Settings
 from schemas.topics import steps_topic
 from token_vault.vault import Vault
 from wire.bus import KafkaPublisher
+from wire.calls import AiohttpCalls
 from wire.database import open_pool
-from wire.http import allowed_by, open_client
+from wire.http import allowed_by
 from wire.telemetry import LAG, OLDEST_UNFINISHED, configure_logging, start_ops_server
 
 _log = structlog.get_logger()
@@ -27,6 +28,7 @@ GROUP = "nhood-executors"
 DRAIN_S = (
     20.0  # for calls under way when the process has to end; the rest is done by the next owner
 )
+LINGER_MS = 3.0  # results that end at the same time share a request to the broker
 _MEASURE_S = 2.0
 
 
@@ -79,13 +81,15 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
     bootstrap = settings.kafka_bootstrap_servers
     pool = await open_pool(settings.database_url.reveal(), max_size=4, name="executors")
     vault = await Vault.open(settings, pool)
-    publisher = KafkaPublisher(bootstrap, "nhood-executors", delivery_timeout_ms=60_000)
+    publisher = KafkaPublisher(
+        bootstrap, "nhood-executors", delivery_timeout_ms=60_000, linger_ms=LINGER_MS
+    )
     ledger = Ledger(settings.database_url)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with open_client(allow_private=allowed_by(settings)) as client:
-        driver = Driver(client, vault.tokens, settings)
+    async with AiohttpCalls(allowed_by(settings)) as calls:
+        driver = Driver(calls, vault.tokens, settings)
         await publisher.start()
         await ledger.start()
         worker = Worker(Ports(catalogue, ledger, driver, publisher), lambda: running.consumer)
@@ -105,6 +109,7 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
         gauges.cancel()
         await ledger.close()
         await publisher.close()
+        await vault.close()
         ops.close()
     await pool.close()
     if running.consumer.failure is not None:

@@ -38,6 +38,7 @@ _log = structlog.get_logger()
 GROUP = "nhood-router"
 BATCH_MAX = 200  # records handled between two waits for the broker
 INTAKE_MAX = 2_000  # records queued per topic; Faust stops reading beyond it
+LINGER_MS = 1.0  # a batch is complete when it is published: waiting for more gains little
 RETRY_S = 0.5  # between two tries to reach Kafka
 WATCH_S = 1.0  # between two looks at whether Faust still lives
 DRAIN_S = 10.0  # for what is queued when the process has to end
@@ -134,7 +135,9 @@ class Router:
             lambda partition: read_to_end(bootstrap, "nhood-router", PROGRESS, partition)
         )
         self._tail = Tail(bootstrap, "nhood-router", DEFINITIONS, self._on_definition)
-        self._publisher = KafkaPublisher(bootstrap, "nhood-router", delivery_timeout_ms=60_000)
+        self._publisher = KafkaPublisher(
+            bootstrap, "nhood-router", delivery_timeout_ms=60_000, linger_ms=LINGER_MS
+        )
         catalogue = load_catalogue()
         self._pipeline = Pipeline(
             self._definitions, self._memory, [spec.slug for spec in catalogue], now_us

@@ -107,6 +107,12 @@ class Settings:
     replication_factor: int = _setting(
         "NHOOD_REPLICATION_FACTOR", 1, "Copies of each partition; 3 in production."
     )
+    executor_calls: int = _setting(
+        "NHOOD_EXECUTOR_CALLS",
+        128,
+        "Calls to vendors at a time in one executor process: as many effects at most are repeated"
+        " at vendors without idempotency keys when it is killed.",
+    )
     log_level: str = _setting("NHOOD_LOG_LEVEL", "info", "debug, info, warning or error.")
     providers: Mapping[str, ProviderOverride] = field(
         default_factory=dict, metadata={"env": "", "doc": "", "unit": ""}

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import itertools
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -97,16 +97,42 @@ async def publish_all(publisher: Publisher, records: Sequence[Record]) -> list[P
     return places
 
 
-class _Batch:
-    """Collects the delivery reports of one `publish` call and wakes its caller once."""
+class _Wakeups:
+    """Wakes the loop once for all batches that became whole since it last looked."""
 
-    __slots__ = ("_loop", "_settled", "answers", "done")
-
-    def __init__(self, size: int) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._whole: deque[asyncio.Future[None]] = deque()
+        self._called = False
+
+    def whole(self, done: "asyncio.Future[None]") -> None:
+        """Note a batch that is whole; runs on any thread."""
+        self._whole.append(done)
+        if not self._called:
+            self._called = True
+            # The loop may be closed already when a late report comes in after a shutdown.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        # Cleared first: a batch that becomes whole from here on calls again.
+        self._called = False
+        while self._whole:
+            done = self._whole.popleft()
+            if not done.done():
+                done.set_result(None)
+
+
+class _Batch:
+    """Collects the delivery reports of one `publish` call."""
+
+    __slots__ = ("_settled", "_wakeups", "answers", "done")
+
+    def __init__(self, size: int, wakeups: _Wakeups) -> None:
+        self._wakeups = wakeups
         self._settled = itertools.count(1)  # next() is atomic: two threads settle
         self.answers: list[Place | NeighbourhoodError | None] = [None] * size
-        self.done: asyncio.Future[None] = self._loop.create_future()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def reporter(self, index: int) -> "Callable[[KafkaError | None, Message], None]":
         def report(error: KafkaError | None, message: Message) -> None:
@@ -118,13 +144,7 @@ class _Batch:
         """Note one fate; runs on the polling thread, and on the loop where produce refused."""
         self.answers[index] = answer
         if next(self._settled) == len(self.answers):
-            # The loop may be closed already when a late report comes in after a shutdown.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._finish)
-
-    def _finish(self) -> None:
-        if not self.done.done():
-            self.done.set_result(None)
+            self._wakeups.whole(self.done)
 
 
 def _answer(error: KafkaError | None, message: Message) -> Place | NeighbourhoodError:
@@ -173,6 +193,7 @@ class KafkaPublisher:
                 "log_level": 3,
             }
         )
+        self._wakeups: _Wakeups | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="kafka-reports", daemon=True)
 
@@ -184,7 +205,9 @@ class KafkaPublisher:
         """Write all (see `Publisher.publish`); waits while librdkafka's queue is full."""
         if not records:
             return []
-        batch = _Batch(len(records))
+        if self._wakeups is None:
+            self._wakeups = _Wakeups()
+        batch = _Batch(len(records), self._wakeups)
         for index, record in enumerate(records):
             while not self._produce(record, batch, index):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(_FULL_QUEUE_WAIT_S)

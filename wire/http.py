@@ -22,6 +22,7 @@ import asyncio
 import functools
 import ipaddress
 import socket
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -200,19 +201,11 @@ class _Transport(AiohttpTransport):
 
     def _open_session(self) -> aiohttp.ClientSession:
         """Open it on first use, when the event loop runs."""
-        resolver = _PublicResolver(self._allow_private)
-        connector = aiohttp.TCPConnector(
-            limit=self.limits.max_connections or 0,
-            keepalive_timeout=self.limits.keepalive_expiry,
-            resolver=resolver,
-            socket_factory=resolver.open_socket,
-            ttl_dns_cache=DNS_CACHE_S,
-            ssl=self.ssl_context,
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        return open_session(
+            self._allow_private,
+            max_connections=self.limits.max_connections or 0,
+            keepalive_s=self.limits.keepalive_expiry or KEEPALIVE_S,
+            tls=self.ssl_context,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -236,12 +229,43 @@ class _Transport(AiohttpTransport):
         return response
 
     def _check_literal(self, request: httpx.Request) -> None:
-        """Check a host that is an address already: the resolver never sees it."""
-        host = request.url.host
-        if _is_literal(host) and not is_public(host):
-            port = request.url.port or (443 if request.url.scheme == "https" else 80)
-            if not self._allow_private(host, port):
-                raise AddressRefused(f"{host} is not a public address", request=request)
+        url = request.url
+        port = url.port or (443 if url.scheme == "https" else 80)
+        check_literal(url.host, port, self._allow_private)
+
+
+def check_literal(host: str, port: int, allow_private: AllowPrivate) -> None:
+    """Check a host that is an address already: the resolver never sees it.
+
+    Raises:
+        AddressRefused: It is not public and not allowed.
+    """
+    if _is_literal(host) and not is_public(host) and not allow_private(host, port):
+        raise AddressRefused(f"{host} is not a public address")
+
+
+def open_session(
+    allow_private: AllowPrivate,
+    *,
+    max_connections: int = MAX_CONNECTIONS,
+    keepalive_s: float = KEEPALIVE_S,
+    tls: ssl.SSLContext | bool = True,
+) -> aiohttp.ClientSession:
+    """Open the session under all calls: checked addresses, no cookies, nothing added by itself."""
+    resolver = _PublicResolver(allow_private)
+    connector = aiohttp.TCPConnector(
+        limit=max_connections,
+        keepalive_timeout=keepalive_s,
+        resolver=resolver,
+        socket_factory=resolver.open_socket,
+        ttl_dns_cache=DNS_CACHE_S,
+        ssl=tls,
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+    )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -269,8 +293,11 @@ def _translate(
     error: httpx.TransportError, request: httpx.Request | None = None
 ) -> httpx.TransportError:
     cause = error.__cause__
-    if cause is None:
-        return error
+    return error if cause is None else translate(cause, request)
+
+
+def translate(cause: BaseException, request: httpx.Request | None = None) -> httpx.TransportError:
+    """Say in httpx's words what aiohttp raised."""
     if isinstance(getattr(cause, "os_error", None), _RefusedError):
         return AddressRefused(str(cause.os_error), request=request)  # type: ignore[attr-defined]
     for kind, httpx_kind in _CAUSES:

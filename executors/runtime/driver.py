@@ -25,17 +25,18 @@ from executors.core.outcome import (
 from executors.core.request import Request, Response
 from executors.core.result import Attempt, Carried, excerpt
 from executors.core.retry import Again, Policy, decide
+from executors.runtime.slots import Slots
 from schemas.errors import DependencyDown, NeighbourhoodError
 from schemas.events import RequestStep
 from schemas.provider import ActionSpec, ProviderSpec
 from schemas.settings import Settings
 from token_vault import endpoints
 from token_vault.tokens import Credential
+from wire.calls import Calls
 from wire.clock import now_us, rng
 from wire.http import map_http_failure
 from wire.telemetry import CALL_SECONDS
 
-CALLS_MAX = 256  # HTTP calls at a time in one process; what waits for its retry holds none
 REQUESTS_PER_ATTEMPT_MAX = 200  # of one action: pages, upload parts
 
 
@@ -81,11 +82,11 @@ class _Trip:
 class Driver:
     """Makes the calls of all steps of a process."""
 
-    def __init__(self, client: httpx.AsyncClient, tokens: Tokens, settings: Settings) -> None:
-        self._client = client
+    def __init__(self, calls: Calls, tokens: Tokens, settings: Settings) -> None:
+        self._calls = calls
         self._tokens = tokens
         self._settings = settings
-        self._slots = asyncio.Semaphore(CALLS_MAX)
+        self._slots = Slots(settings.executor_calls)
 
     def unknown(self) -> Carried:
         """Give the end of a step that was begun by someone who did not live to tell."""
@@ -201,9 +202,9 @@ class Driver:
         trip.request = _told(request, url)
         if request.with_token:
             headers[credential.header_name] = credential.header_value.reveal()
-        answer = await self._client.request(request.method, url, headers=headers, content=body)
+        answer = await self._calls.send(request.method, url, headers, body)
         received = now_us() / 1_000_000
-        response = Response(answer.status_code, answer.headers, answer.content, received)
+        response = Response(answer.status, answer.headers, answer.content, received)
         trip.response = {"status": response.status, "body": excerpt(response.body)}
         return response
 

@@ -1,6 +1,7 @@
 """The driver over a scripted transport: what is sent, how often, and what is told of it."""
 
 import asyncio
+import inspect
 from collections.abc import Callable
 
 import httpx
@@ -14,6 +15,7 @@ from schemas.events import Payload, RequestStep
 from schemas.provider import load_catalogue
 from schemas.settings import Secret, Settings
 from token_vault.tokens import Credential
+from wire.calls import Answer
 
 SLACK = load_catalogue().get("slack")
 SEND = SLACK.action("send_message")
@@ -52,22 +54,31 @@ def command(action: str = "send_message", mode: str = "live", **more: object) ->
     return RequestStep(**{**values, **more})
 
 
+class ScriptedCalls:
+    """A network that answers by a function."""
+
+    def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
+        self.answer = answer
+        self.seen: list[httpx.Request] = []
+
+    async def send(self, method, url, headers, content) -> Answer:
+        request = httpx.Request(method, url, headers=headers, content=content)
+        self.seen.append(request)
+        made = self.answer(request)
+        found = await made if inspect.isawaitable(made) else made
+        return Answer(found.status_code, dict(found.headers), found.content)
+
+
 async def run(
     answer: Callable[[httpx.Request], httpx.Response],
     step: RequestStep | None = None,
     tokens: FakeTokens | None = None,
 ) -> tuple[Carried, list[httpx.Request]]:
-    seen: list[httpx.Request] = []
-
-    def handle(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        return answer(request)
-
     step = step or command()
-    async with httpx.AsyncClient(transport=httpx.MockTransport(handle)) as client:
-        driver = Driver(client, tokens or FakeTokens(), Settings())
-        carried = await driver.run(step, SLACK, SLACK.action(step.action), "00-a-b-01")
-    return carried, seen
+    calls = ScriptedCalls(answer)
+    driver = Driver(calls, tokens or FakeTokens(), Settings())
+    carried = await driver.run(step, SLACK, SLACK.action(step.action), "00-a-b-01")
+    return carried, calls.seen
 
 
 async def test_call_carries_token_body_and_trace():
@@ -190,9 +201,7 @@ async def test_slow_vendor_is_cut_off_at_the_timeout():
         await asyncio.Event().wait()
         raise AssertionError
 
-    async with httpx.AsyncClient(transport=httpx.MockTransport(never)) as client:
-        driver = Driver(client, FakeTokens(), Settings())
-        step = command(timeout_ms=20, max_attempts=1)
-        carried = await driver.run(step, SLACK, SEND)
+    driver = Driver(ScriptedCalls(never), FakeTokens(), Settings())
+    carried = await driver.run(command(timeout_ms=20, max_attempts=1), SLACK, SEND)
     assert carried.outcome.kind == "unknown"
     assert "20 ms" in carried.outcome.detail
