@@ -43,7 +43,7 @@ const moment = (text) => (text ? new Date(text).toLocaleString(undefined, { hour
 const stamp = (text) => (text ? el("time", { datetime: text, title: text }, moment(text)) : "–");
 function span(ms) {
   if (ms === null || ms === undefined) return "–";
-  if (ms < 1000) return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+  if (ms < 1000) return `${ms < 9.95 ? ms.toFixed(1) : Math.round(ms)} ms`;
   return ms < 120000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 60000)} min`;
 }
 const placeText = (place) => (place ? `${place.topic}[${place.partition}]@${place.offset}` : null);
@@ -58,7 +58,7 @@ function facts(pairs) {
   return el("dl", { class: "facts" }, shown.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
 }
 function table(caption, heads, rows) {
-  return el("div", { class: "scroll" }, el("table", {},
+  return el("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" }, el("table", {},
     el("caption", { class: "visually-hidden" }, caption),
     el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
     el("tbody", {}, rows)));
