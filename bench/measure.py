@@ -67,7 +67,7 @@ async def drive(job: Job, double_url: str) -> Outcome:
     async with httpx.AsyncClient(base_url=double_url, timeout=60) as client:
         await _wait_for_calls(client, job)
         calls = (await client.get("/__calls", params={"phase": job.phase})).json()
-    return _outcome(job, sent, calls)
+    return outcome(job, sent, calls)
 
 
 async def _wait_for_calls(client: httpx.AsyncClient, job: Job) -> None:
@@ -79,7 +79,8 @@ async def _wait_for_calls(client: httpx.AsyncClient, job: Job) -> None:
         await asyncio.sleep(0.1)
 
 
-def _outcome(job: Job, sent: dict[str, Any], calls: dict[str, dict[str, list[int]]]) -> Outcome:
+def outcome(job: Job, sent: dict[str, Any], calls: dict[str, dict[str, list[int]]]) -> Outcome:
+    """Work out what a load showed, from what the sender and the double noted."""
     second = {int(number): times[0] for number, times in calls["salesforce"].items()}
     answered = {n: at for n, at in enumerate(sent["answered_ns"]) if at}
     start = min(sent["sent_ns"])
