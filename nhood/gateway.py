@@ -32,6 +32,7 @@ from starlette.types import Receive, Scope, Send
 
 import control
 from control.api.border import Border
+from control.api.rate import RateLimit, Window
 from control.app import build_ports, build_router, chores
 from control.ports import Ports
 from ingest.app import IngestPorts
@@ -89,6 +90,7 @@ class Parts:
     ports: Ports
     vault: Vault
     ingest: IngestPorts
+    window: Window
     is_ready: Callable[[], Awaitable[dict[str, bool]]]
 
 
@@ -121,6 +123,7 @@ def build_app(settings: Settings, parts: Parts) -> FastAPI:
     _add_pages(app)
     _add_probes(app, parts.is_ready)
     app.add_middleware(Border, ports=parts.ports)
+    app.add_middleware(RateLimit, keys=parts.ports.keys, window=parts.window)
     app.add_middleware(
         BrowserDoor, allow_origins=["*"], allow_methods=["POST"], allow_headers=["content-type"]
     )
@@ -229,7 +232,9 @@ async def opened(settings: Settings) -> AsyncIterator[Parts]:
             "log_level": 2,
         }
         readiness = Readiness(ports, listeners, stack.enter_context(AdminClient(config)))
-        yield Parts(ports, vault, ingest, readiness.check)
+        window = Window(settings.redis_url)
+        stack.push_async_callback(window.close)
+        yield Parts(ports, vault, ingest, window, readiness.check)
 
 
 async def serve(settings: Settings) -> None:
