@@ -2,8 +2,8 @@
 
 A sliding window: the last hour's share of the window before counts with what came in this one. The
 headers are those of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/. While
-Redis is away nobody is refused (a limit protects from a flood; being down is worse than one), and it
-is asked again after `AWAY_S`. Events and webhooks are not counted here.
+Redis is away nobody is refused (a limit protects from a flood; being down is worse than one), and
+it is asked again after `AWAY_S`. Events and webhooks are not counted here.
 """
 
 import math
