@@ -190,7 +190,7 @@ class KafkaPublisher:
                 "compression.type": "lz4",
                 "queue.buffering.max.messages": 50_000,
                 "queue.buffering.max.kbytes": 131_072,
-                "log_level": 3,
+                "log_level": 2,
             }
         )
         self._wakeups: _Wakeups | None = None
@@ -260,7 +260,7 @@ class KafkaLog:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
-            "log_level": 3,
+            "log_level": 2,
         }
 
     async def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Stored]:

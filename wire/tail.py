@@ -31,7 +31,7 @@ def _consumer(bootstrap: str, client_id: str) -> Consumer:
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "fetch.wait.max.ms": 500,
-            "log_level": 3,
+            "log_level": 2,
         }
     )
 

@@ -83,7 +83,7 @@ class CommandConsumer:
                 "heartbeat.interval.ms": 2_000,
                 "fetch.wait.max.ms": 500,
                 "queued.max.messages.kbytes": 16_384,
-                "log_level": 3,
+                "log_level": 2,
             }
         )
         self._topics = list(topics)
