@@ -8,6 +8,7 @@ topic and the others go on; a database that is away is waited for.
 import asyncio
 import contextlib
 import signal
+from collections import Counter as Counts
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,8 +22,6 @@ from psycopg.rows import TupleRow
 
 from control.projections.executions import Changes
 from control.projections.reader import (
-    BATCH,
-    GATHER_S,
     TOPICS,
     Batch,
     Unusable,
@@ -30,18 +29,20 @@ from control.projections.reader import (
     consumer_config,
     fold,
     lag_of,
-    readable,
+    place_of,
+    take,
 )
-from control.projections.rows import LOCK, Positions, read_positions, write, write_positions
+from control.projections.rows import LOCK, Positions, move_positions, read_positions, write
 from schemas import codec
 from schemas.errors import CorruptEvent, DependencyDown, NeighbourhoodError
 from schemas.settings import Settings
-from wire.bus import KafkaPublisher, Publisher, Stored, publish_all
+from wire.bus import KafkaPublisher, Publisher, publish_all, stored
 from wire.clock import now_us
 from wire.database import Pool, connection, open_pool
 from wire.telemetry import DEADLETTERS, LAG, configure_logging, start_ops_server
 
 RETRY_S = 1.0
+NOT_STORABLE = (psycopg.DataError, psycopg.errors.StatementTooComplex)
 _STAGE = "projector"
 # A crash of the database may lose rows, but never without their positions: they are read again.
 _BEGIN = (
@@ -57,42 +58,54 @@ SECONDS = Histogram(
 _log = structlog.get_logger()
 
 
-class Moved(Exception):  # noqa: N818 - a signal inside this module, no error
+class Moved(Exception):  # noqa: N818 - a signal inside this package, no error
     """Somebody else moved the stored positions: another projector, or a rebuild."""
 
 
-async def store(borrowed: AsyncConnection[TupleRow], batch: Batch) -> list[Unusable]:
+async def store(
+    borrowed: AsyncConnection[TupleRow], expected: Positions, batch: Batch, *, strict: bool
+) -> list[Unusable]:
     """Write a batch's rows and positions in the caller's transaction.
+
+    Args:
+        borrowed: The transaction.
+        expected: Where the reader believes the stored positions to be.
+        batch: What was read.
+        strict: Record by record with cleaned texts; for a batch that did not go in as it is.
 
     Returns:
         What has to be buried before the transaction is committed.
 
     Raises:
-        DependencyDown: Postgres is away; nothing counts as read.
+        Moved: The positions are elsewhere; roll back.
+        psycopg.DataError: Postgres cannot hold something in it; roll back, and go `strict`.
     """
     unusable = list(batch.bad)
-    try:
-        async with borrowed.transaction():
+    async with contextlib.AsyncExitStack() as stack:
+        if strict:
+            for message in batch.messages:
+                unusable += await _store_alone(borrowed, message)
+        else:
+            # One wait for all the statements.
+            await stack.enter_async_context(borrowed.pipeline())
             await write(borrowed, batch.changes)
-    except (psycopg.DataError, psycopg.errors.StatementTooComplex):
-        for record in batch.messages:
-            unusable += await _store_alone(borrowed, record)
-    await write_positions(borrowed, batch.positions)
+        if not await move_positions(borrowed, expected, batch.positions):
+            raise Moved
     return unusable
 
 
-async def _store_alone(borrowed: AsyncConnection[TupleRow], record: Stored) -> list[Unusable]:
+async def _store_alone(borrowed: AsyncConnection[TupleRow], message: Message) -> list[Unusable]:
     """Write one record with its texts cleaned; give it back where even that fails."""
     changes = Changes(strict=True)
     try:
-        changes.take(record.place, codec.decode(record.value))
+        changes.take(place_of(message), codec.decode(message.value()))
         async with borrowed.transaction():
             await write(borrowed, changes)
     except CorruptEvent:
         return []  # it is among the batch's bad ones
-    except (psycopg.DataError, psycopg.errors.StatementTooComplex) as error:
+    except NOT_STORABLE as error:
         reason = f"Postgres cannot hold its content: {error.diag.message_primary}"
-        return [(record, CorruptEvent(reason, code="not_storable"))]
+        return [(stored(message), CorruptEvent(reason, code="not_storable"))]
     return []
 
 
@@ -147,37 +160,43 @@ class Projector:
             self._thread.shutdown()
 
     def _consume(self) -> list[Message]:
-        messages = readable(self._consumer.consume(BATCH, GATHER_S))
+        messages = take(self._consumer)
         for topic, behind in lag_of(self._consumer).items():
             LAG.labels(stage=_STAGE, topic=topic).set(behind)
         return messages
 
     async def _take(self, messages: list[Message]) -> None:
         batch = fold(messages)
+        strict = False
         while not self._stop.is_set():
             try:
                 with SECONDS.time():
-                    await self._write(batch)
+                    await self._write(batch, strict=strict)
             except Moved:
+                await self._load()
                 await self._loop.run_in_executor(self._thread, self._seek)
                 return
+            except psycopg.DataError:
+                strict = True
+                continue
             except NeighbourhoodError as error:
                 _log.warning("projector.waits", code=error.code, detail=error.detail)
                 await self._pause()
                 continue
             self._positions |= batch.positions
-            for record in batch.messages:
-                RECORDS.labels(record.place.topic).inc()
+            for topic, count in Counts(message.topic() for message in messages).items():
+                RECORDS.labels(topic).inc(count)
             return
 
-    async def _write(self, batch: Batch) -> None:
+    async def _write(self, batch: Batch, *, strict: bool) -> None:
         async with connection(self._pool) as borrowed:
-            await borrowed.execute(_BEGIN)
-            there = await read_positions(borrowed)
-            if any(there.get(key) != self._positions.get(key) for key in batch.positions):
-                self._positions = there
-                raise Moved
-            await bury(self._publisher, await store(borrowed, batch))
+            try:
+                await borrowed.execute(_BEGIN)
+                unusable = await store(borrowed, self._positions, batch, strict=strict)
+            except psycopg.errors.StatementTooComplex as error:  # not the server's failure
+                raise psycopg.DataError from error
+            if unusable:
+                await bury(self._publisher, unusable)
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):

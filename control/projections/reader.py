@@ -9,15 +9,18 @@ from control.projections.executions import Changes
 from control.projections.rows import Positions
 from schemas import codec
 from schemas.errors import CorruptEvent
-from schemas.events import DeadLetter, Envelope
+from schemas.events import DeadLetter, Envelope, Place
 from schemas.topics import DEADLETTER, EXECUTIONS, RESULTS
 from wire.bus import Record, Stored, stored
 
 GROUP = "nhood-projector"
 TOPICS = (EXECUTIONS, RESULTS, DEADLETTER)
 BATCH = 500
-# How long a batch gathers: the read side is at most this much behind while little happens.
-GATHER_S = 0.2
+# The broker gathers records for this long, or until they are so many bytes, before it answers: that
+# is how far the read side is behind while little happens, and what keeps fetches few.
+GATHER_MS = 150
+_GATHER_BYTES = 262_144
+_POLL_S = 0.5
 _QUEUE_KB = 16_384  # of fetched records that wait in librdkafka
 _SOURCE = "/projector"
 
@@ -37,7 +40,7 @@ class Batch:
 
     changes: Changes = field(default_factory=Changes)
     positions: Positions = field(default_factory=dict)
-    messages: list[Stored] = field(default_factory=list)
+    messages: Sequence[Message] = ()
     bad: list[Unusable] = field(default_factory=list)
 
 
@@ -53,25 +56,42 @@ def consumer_config(bootstrap: str, client_id: str) -> dict[str, str | int | boo
         "auto.offset.reset": "earliest",
         "session.timeout.ms": 10_000,
         "queued.max.messages.kbytes": _QUEUE_KB,
-        "fetch.wait.max.ms": 100,
-        "log_level": 3,
+        "fetch.wait.max.ms": GATHER_MS,
+        "fetch.min.bytes": _GATHER_BYTES,
+        "log_level": 2,
     }
+
+
+def take(consumer: Consumer, timeout_s: float = _POLL_S) -> list[Message]:
+    """Wait for a message, then take what else has arrived; notices of librdkafka are left out."""
+    first = consumer.poll(timeout_s)
+    if first is None:
+        return []
+    found = (first, *consumer.consume(BATCH - 1, timeout=0))
+    return [message for message in found if message.error() is None]
 
 
 def fold(messages: Sequence[Message]) -> Batch:
     """Decode messages and add up what they change; none is left out of `positions`."""
-    batch = Batch()
-    take = batch.changes.take
+    batch = Batch(messages=messages)
+    change, positions = batch.changes.take, batch.positions
     for message in messages:
-        record = stored(message)
-        batch.messages.append(record)
-        place = record.place
-        batch.positions[place.topic, place.partition] = place.offset + 1
+        place = place_of(message)
+        positions[place.topic, place.partition] = place.offset + 1
         try:
-            take(place, codec.decode(record.value))
+            change(place, codec.decode(message.value()))
         except CorruptEvent as error:
-            batch.bad.append((record, error))
+            batch.bad.append((stored(message), error))
     return batch
+
+
+def place_of(message: Message) -> Place:
+    """Say where a message stands."""
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None  # noqa: S101 - a message without error has a place
+    assert partition is not None  # noqa: S101
+    assert offset is not None  # noqa: S101
+    return Place(topic, partition, offset)
 
 
 def burial(record: Stored, code: str, reason: str, now_us: int) -> Record | None:
@@ -108,8 +128,3 @@ def lag_of(consumer: Consumer) -> dict[str, int]:
         behind = max(0, marks[1] - position.offset)
         lag[position.topic] = lag.get(position.topic, 0) + behind
     return lag
-
-
-def readable(messages: Sequence[Message]) -> list[Message]:
-    """Leave out what is no record but a notice of librdkafka; it retries those itself."""
-    return [message for message in messages if message.error() is None]

@@ -4,6 +4,7 @@ The log is the truth: what it holds comes back, nothing else does. A projector t
 waits (it shares the lock of `rows.LOCK`) and goes on where the rebuild ended.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import structlog
@@ -11,17 +12,16 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from control.projections.app import bury, store
+from control.projections.app import NOT_STORABLE, bury, store
 from control.projections.reader import (
-    BATCH,
     TOPICS,
     Batch,
     Unusable,
     consumer_config,
     fold,
-    readable,
+    take,
 )
-from control.projections.rows import LOCK, PROJECTION
+from control.projections.rows import LOCK, PROJECTION, Positions
 from schemas.errors import DependencyDown
 from schemas.events import Place
 from schemas.settings import Settings
@@ -91,13 +91,16 @@ async def _again(
     consumer.assign([TopicPartition(*key, OFFSET_BEGINNING) for key in ends])
     left = {key for key, (low, high) in ends.items() if high > low}
     unusable: list[Unusable] = []
+    positions: Positions = {}
     read = silent = 0
     while left:
-        batch = fold(readable(consumer.consume(BATCH, _POLL_S)))
+        batch = fold(take(consumer, _POLL_S))
         silent = 0 if batch.messages else silent + 1
         if silent > _PATIENCE:
             raise DependencyDown("Kafka does not give the rest of the log; run it again.")
-        unusable += await _write(borrowed, batch)
+        if batch.messages:
+            unusable += await _write(borrowed, positions, batch)
+            positions |= batch.positions
         read += len(batch.messages)
         progress(read, total)
         # Holes at the end (control records) have an offset, but no message.
@@ -110,12 +113,15 @@ async def _again(
     return {"records": read} | {table: await _count(borrowed, table) for table in TABLES}
 
 
-async def _write(borrowed: AsyncConnection[TupleRow], batch: Batch) -> list[Unusable]:
-    if not batch.messages:
-        return []
-    async with borrowed.transaction():
-        await borrowed.execute("SET LOCAL synchronous_commit = off")
-        return await store(borrowed, batch)
+async def _write(
+    borrowed: AsyncConnection[TupleRow], positions: Positions, batch: Batch
+) -> list[Unusable]:
+    for strict in (False, True):
+        with contextlib.suppress(*NOT_STORABLE):
+            async with borrowed.transaction():
+                await borrowed.execute("SET LOCAL synchronous_commit = off")
+                return await store(borrowed, positions, batch, strict=strict)
+    raise DependencyDown("Postgres takes neither the batch nor its records one by one.")
 
 
 async def _buried(borrowed: AsyncConnection[TupleRow]) -> set[Place]:

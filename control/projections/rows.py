@@ -202,15 +202,25 @@ _DEAD_LETTERS = _statement(
     "DO NOTHING",
 )
 
-_POSITIONS = _statement(
-    "projection_offsets",
-    ("topic text", "partition int4", "next_offset int8"),
-    {"projection": f"'{PROJECTION}'"} | _same("topic", "partition", "next_offset"),
-    "(projection, topic, partition) DO UPDATE SET next_offset ="
-    " greatest(projection_offsets.next_offset, excluded.next_offset)",
-)
+# Moves each position from where the reader believes it to be; gives back those that it found there.
+_POSITIONS = """
+    WITH r AS (
+        SELECT * FROM unnest(%b::text[], %b::int4[], %b::int8[], %b::int8[])
+        AS r(topic, partition, expected, next_offset)
+    ), moved AS (
+        UPDATE projection_offsets p SET next_offset = r.next_offset FROM r
+        WHERE p.projection = 'executions' AND p.topic = r.topic AND p.partition = r.partition
+        AND p.next_offset = r.expected RETURNING 1
+    ), begun AS (
+        INSERT INTO projection_offsets (projection, topic, partition, next_offset)
+        SELECT 'executions', r.topic, r.partition, r.next_offset FROM r WHERE r.expected = -1
+        ON CONFLICT DO NOTHING RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM moved) + (SELECT count(*) FROM begun)
+"""
 
 Positions = dict[tuple[str, int], int]
+NOWHERE = -1
 
 
 async def write(connection: AsyncConnection[Any], changes: Changes) -> None:
@@ -221,9 +231,23 @@ async def write(connection: AsyncConnection[Any], changes: Changes) -> None:
     await _run(connection, _DEAD_LETTERS, list(changes.dead_letters.values()))
 
 
-async def write_positions(connection: AsyncConnection[Any], positions: Positions) -> None:
-    """Note the offset to read next per partition; never goes back."""
-    await _run(connection, _POSITIONS, [(*key, offset) for key, offset in positions.items()])
+async def move_positions(
+    connection: AsyncConnection[Any], expected: Positions, positions: Positions
+) -> bool:
+    """Note the offset to read next per partition, unless somebody else did so meanwhile.
+
+    Args:
+        connection: In the transaction that writes the rows.
+        expected: Where the reader believes the positions to be.
+        positions: Where they go.
+
+    Returns:
+        Whether all of them were where they were expected; if not, the transaction must not commit.
+    """
+    rows = [(*key, expected.get(key, NOWHERE), offset) for key, offset in positions.items()]
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    found = await (await connection.execute(_POSITIONS, columns)).fetchone()
+    return found is not None and found[0] == len(rows)
 
 
 async def read_positions(connection: AsyncConnection[Any]) -> Positions:
