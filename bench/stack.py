@@ -110,6 +110,7 @@ class Stack:
         self._client.post(
             f"{self._double}/__sandbox", json={"url": f"http://127.0.0.1:{self.sandbox_port}"}
         )
+        env["NHOOD_SANDBOX_PORT"] = str(free_port())  # none is started there
         env.pop("NHOOD_OPS_PORT")
         up = Child([sys.executable, "-m", "nhood", "up"], env, self._folder / "up.log")
         self._children.append(up)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-SAMPLE_S = 1.0
+SAMPLE_S = 4.0  # a look costs some 100 ms of CPU: the kernel walks every page table
 _STAGES = ("gateway", "router", "executors", "projector", "sandbox")
 _PROGRAMS = {
     "java": "kafka",
@@ -95,7 +95,7 @@ def difference(before: Mapping[str, float], after: Mapping[str, float]) -> dict[
 
 
 class MemoryWatch:
-    """Looks at memory once a second on a thread of its own."""
+    """Looks at memory every few seconds on a thread of its own."""
 
     def __init__(self, processes: Callable[[], list[psutil.Process]]) -> None:
         self._processes = processes
