@@ -38,7 +38,7 @@ from schemas.errors import CorruptEvent, DependencyDown, NeighbourhoodError
 from schemas.settings import Settings
 from wire.bus import KafkaPublisher, Publisher, publish_all, stored
 from wire.clock import now_us
-from wire.database import Pool, connection, open_pool
+from wire.database import Pool, connection, migrate, open_pool
 from wire.telemetry import DEADLETTERS, LAG, configure_logging, start_ops_server
 
 RETRY_S = 1.0
@@ -246,7 +246,9 @@ async def serve(settings: Settings) -> None:
     """
     configure_logging(_STAGE, settings.log_level)
     bootstrap = settings.kafka_bootstrap_servers
-    pool = await open_pool(settings.database_url.reveal(), max_size=3, name=_STAGE)
+    url = settings.database_url.reveal()
+    await asyncio.to_thread(migrate, url)
+    pool = await open_pool(url, max_size=3, name=_STAGE)
     publisher = KafkaPublisher(bootstrap, f"nhood-{_STAGE}")
     await publisher.start()
     projector = Projector(Consumer(consumer_config(bootstrap, f"nhood-{_STAGE}")), pool, publisher)

@@ -55,6 +55,8 @@ def consumer_config(bootstrap: str, client_id: str) -> dict[str, str | int | boo
         # A position that retention has passed by: go on with the oldest record there is.
         "auto.offset.reset": "earliest",
         "session.timeout.ms": 10_000,
+        # Topics that are made after us are found within this time.
+        "topic.metadata.refresh.interval.ms": 10_000,
         "queued.max.messages.kbytes": _QUEUE_KB,
         "fetch.wait.max.ms": GATHER_MS,
         "fetch.min.bytes": _GATHER_BYTES,
