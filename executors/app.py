@@ -28,7 +28,7 @@ GROUP = "nhood-executors"
 DRAIN_S = (
     20.0  # for calls under way when the process has to end; the rest is done by the next owner
 )
-LINGER_MS = 3.0  # results that end at the same time share a request to the broker
+LINGER_MS = 1.0  # results that end at the same time share a request to the broker
 _MEASURE_S = 2.0
 
 

@@ -200,7 +200,7 @@ def serve(
         raise InvalidInput("--providers belongs to the stage executors.", code="bad_option")
     run = _stage(stage, wanted or None)
     _require_servers(stage, settings)
-    runner = asyncio.run if stage == "router" else uvloop.run
+    runner = asyncio.run if stage == "router" else uvloop.run  # Faust makes loops of its own
     runner(run(settings))  # type: ignore[arg-type]  # serve() is a coroutine function
 
 

@@ -14,6 +14,7 @@ import signal
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import faust
@@ -38,9 +39,10 @@ _log = structlog.get_logger()
 GROUP = "nhood-router"
 BATCH_MAX = 200  # records handled between two waits for the broker
 INTAKE_MAX = 2_000  # records queued per topic; Faust stops reading beyond it
-LINGER_MS = 1.0  # a batch is complete when it is published: waiting for more gains little
+LINGER_MS = 0.5  # a batch is published whole: waiting for more gains little
 RETRY_S = 0.5  # between two tries to reach Kafka
 WATCH_S = 1.0  # between two looks at whether Faust still lives
+FRESH_S = 0.25  # how long definitions count as known to the end of their topic
 DRAIN_S = 10.0  # for what is queued when the process has to end
 
 Handle = Callable[[list[Stored]], Output]
@@ -145,6 +147,7 @@ class Router:
         self._events = Intake(self._handle_events, self._publisher)
         self._results = Intake(self._handle_results, self._publisher)
         self._app = _faust_app(bootstrap, Path(settings.state_dir) / "router", self)
+        self._caught_up = 0.0
         self.ready = False
 
     def _on_definition(self, stored: Stored) -> None:
@@ -158,15 +161,32 @@ class Router:
         self._definitions.put(key, version)
 
     async def _handle_events(self, batch: list[Stored]) -> Output:
-        # Whatever was saved before an event was accepted is known before the event is matched.
+        """Match a batch; what finds no workflow is looked at again with all definitions there are.
+
+        Definitions arrive a few milliseconds after they were saved; asking Kafka for the end of
+        their topic before every batch would cost more than the matching (docs/performance.md).
+        """
+        if monotonic() - self._caught_up > FRESH_S:
+            await self._catch_up()
+        found = [_one(stored, self._pipeline.on_event, self._pipeline) for stored in batch]
+        if any(part.unmatched for part in found):
+            await self._catch_up()
+            found = [
+                _one(stored, self._pipeline.on_event, self._pipeline) if part.unmatched else part
+                for stored, part in zip(batch, found, strict=True)
+            ]
+        return _joined(found)
+
+    async def _catch_up(self) -> None:
+        began = monotonic()
         await _until_reached(self._tail.catch_up)
-        return _each(batch, self._pipeline.on_event, self._pipeline)
+        self._caught_up = began
 
     async def _handle_results(self, batch: list[Stored]) -> Output:
         for partition in {stored.place.partition for stored in batch}:
             if not self._memory.has(partition):
                 await _until_reached(functools.partial(self._memory.restore, partition))
-        return _each(batch, self._pipeline.on_result, self._pipeline)
+        return _joined([_one(each, self._pipeline.on_result, self._pipeline) for each in batch])
 
     async def queue_events(self, stream: AsyncIterator[Any]) -> None:
         """Agent of the events topic."""
@@ -237,23 +257,25 @@ async def _until_reached(call: Callable[[], None]) -> None:
             return
 
 
-def _each(
-    batch: list[Stored], handle: Callable[[Stored, Output], None], pipeline: Pipeline
-) -> Output:
-    """Handle a batch record by record; one that breaks us is kept aside and the rest goes on."""
+def _one(stored: Stored, handle: Callable[[Stored, Output], None], pipeline: Pipeline) -> Output:
+    """Handle a record; one that breaks us is kept aside, so that the rest of its batch goes on."""
     output = Output()
-    for stored in batch:
-        part = Output()
-        try:
-            handle(stored, part)
-        except Exception as error:  # noqa: BLE001 - one bad record must not stop a partition
-            _log.exception("record.broke_the_router", place=str(stored.place))
-            part = Output()
-            reason = f"The router failed on this record ({type(error).__name__}); report it."
-            pipeline.dead_letter(stored, "refused", "router_error", reason, part)
-        output.records.extend(part.records)
-        output.afterwards.extend(part.afterwards)
+    try:
+        handle(stored, output)
+    except Exception as error:  # noqa: BLE001 - one bad record must not stop a partition
+        _log.exception("record.broke_the_router", place=str(stored.place))
+        output = Output()
+        reason = f"The router failed on this record ({type(error).__name__}); report it."
+        pipeline.dead_letter(stored, "refused", "router_error", reason, output)
     return output
+
+
+def _joined(parts: list[Output]) -> Output:
+    joined = Output()
+    for part in parts:
+        joined.records.extend(part.records)
+        joined.afterwards.extend(part.afterwards)
+    return joined
 
 
 def _faust_app(bootstrap: str, folder: Path, router: Router) -> Any:  # noqa: ANN401 - untyped

@@ -48,10 +48,12 @@ class Output:
     Attributes:
         records: To be durable before the batch is acknowledged.
         afterwards: To be written once `records` are durable (tombstones).
+        unmatched: An event found no workflow; a definition that is still on its way may change it.
     """
 
     records: list[Record] = field(default_factory=list)
     afterwards: list[Record] = field(default_factory=list)
+    unmatched: bool = False
 
 
 class Pipeline:
@@ -95,6 +97,7 @@ class Pipeline:
     ) -> None:
         now = self._now_us()
         matches = match(envelope, event, payload, self._definitions)
+        output.unmatched = not matches.workflows
         started = []
         for compiled in matches.workflows:
             execution = _new_execution(compiled, envelope, event, payload)

@@ -50,6 +50,9 @@ class Done:
 Entry = Fresh | Begun | Done
 
 
+_Connection = psycopg.AsyncConnection[tuple[str, str, bytes | None]]
+
+
 @dataclass(slots=True)
 class _Begin:
     effect_key: str
@@ -73,7 +76,7 @@ class Ledger:
         self._finishes: list[_Finish] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._connection: psycopg.AsyncConnection[tuple[str, str, bytes | None]] | None = None
+        self._connection: _Connection | None = None
 
     async def start(self) -> None:
         """Begin to write."""
@@ -130,27 +133,33 @@ class Ledger:
             finds its own `started` and calls it Begun: careful, never wrong.
         """
         connection = await self._connected()
-        known: dict[str, Entry] = {}
+        if not (begins and ends):  # one statement commits by itself, in one round trip
+            await self._finish(connection, ends)
+            return await self._begin(connection, begins)
         async with connection.transaction():
-            cursor = connection.cursor()
-            if ends:
-                keys = [end.effect_key for end in ends]
-                await cursor.execute(_FINISH, (keys, [end.result for end in ends]))
-            if begins:
-                unique = {begin.effect_key: begin.workspace_id for begin in begins}
-                await cursor.execute(
-                    _BEGIN, (list(unique), list(unique.values()), ["started"] * len(unique))
-                )
-                fresh = {row[0] for row in await cursor.fetchall()}
-                known = dict.fromkeys(fresh, Fresh())
-                if old := [key for key in unique if key not in fresh]:
-                    await cursor.execute(_FIND, (old,))
-                    for key, status, result in await cursor.fetchall():
-                        is_done = status == "done" and result is not None
-                        known[key] = Done(result) if is_done and result else Begun()
+            await self._finish(connection, ends)
+            return await self._begin(connection, begins)
+
+    async def _finish(self, connection: _Connection, ends: list[_Finish]) -> None:
+        if ends:
+            keys = [end.effect_key for end in ends]
+            await connection.execute(_FINISH, (keys, [end.result for end in ends]))
+
+    async def _begin(self, connection: _Connection, begins: list[_Begin]) -> dict[str, Entry]:
+        unique = {begin.effect_key: begin.workspace_id for begin in begins}
+        if not unique:
+            return {}
+        words = ["started"] * len(unique)
+        cursor = await connection.execute(_BEGIN, (list(unique), list(unique.values()), words))
+        fresh = {row[0] for row in await cursor.fetchall()}
+        known: dict[str, Entry] = dict.fromkeys(fresh, Fresh())
+        if old := [key for key in unique if key not in fresh]:
+            found = await connection.execute(_FIND, (old,))
+            for key, status, result in await found.fetchall():
+                known[key] = Done(result) if status == "done" and result else Begun()
         return known
 
-    async def _connected(self) -> "psycopg.AsyncConnection[tuple[str, str, bytes | None]]":
+    async def _connected(self) -> _Connection:
         if self._connection is None:
             self._connection = await psycopg.AsyncConnection.connect(
                 self._url.reveal(), autocommit=True, application_name="nhood-ledger"
