@@ -269,7 +269,7 @@ def read_workflow(
         it serves only to look for more of them.
     """
     root = _Reader(document, "", problems)
-    root.known("name", "description", "trigger", "steps")
+    root.known("$schema", "name", "description", "trigger", "steps")
     name = root.text("name", required=True) or ""
     description = root.text("description", longest=2_000) or ""
     trigger = _trigger(root)

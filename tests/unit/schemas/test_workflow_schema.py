@@ -1,0 +1,58 @@
+"""The JSON Schema for editors says what the reader of workflows says."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import schemas
+from schemas.errors import InvalidInput
+from schemas.plan import compile_workflow
+
+FILE = Path(schemas.__file__).parent / "workflow.schema.json"
+EXAMPLES = Path(__file__).parents[3] / "examples"
+VALIDATOR = jsonschema.Draft202012Validator(json.loads(FILE.read_text()))
+STEP = {"provider": "slack", "action": "send_message"}
+
+
+def workflow(**more: object) -> dict:
+    return {"name": "W", "trigger": {"type": "webhook", "path": "/x"}, "steps": [STEP], **more}
+
+
+def test_schema_is_a_schema():
+    jsonschema.Draft202012Validator.check_schema(VALIDATOR.schema)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.json")), ids=lambda path: path.stem)
+def test_examples_fit(path):
+    VALIDATOR.validate(json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("document", "good"),
+    [
+        (workflow(), True),
+        (workflow(steps=[{"action": "slack.send_message", "retry": 3, "timeout": "5m"}]), True),
+        (workflow(trigger={"type": "event", "event_type": "a", "filter": "{{n}} > 1"}), True),
+        (workflow(steps=[{"condition": "true", "then": "b"}, {**STEP, "id": "b"}]), True),
+        (workflow(name=""), False),
+        (workflow(steps=[]), False),
+        (workflow(trigger={"type": "webhook"}), False),
+        (workflow(trigger={"type": "webhook", "path": "/a?b"}), False),
+        (workflow(trigger={"type": "event", "event_type": "nhood.x"}), False),
+        (workflow(steps=[{**STEP, "confg": {}}]), False),
+        (workflow(steps=[{**STEP, "retry": 21}]), False),
+        (workflow(steps=[{**STEP, "timeout": "5 parsecs"}]), False),
+        (workflow(steps=[{**STEP, "on_error": "stop"}]), False),
+        (workflow(steps=[{**STEP, "id": "a b"}]), False),
+        (workflow(steps=[{"condition": "true"}]), False),
+    ],
+)
+def test_schema_and_reader_agree(document, good):
+    assert VALIDATOR.is_valid(document) is good
+    if good:
+        assert compile_workflow(document, None).order
+    else:
+        with pytest.raises(InvalidInput):
+            compile_workflow(document, None)
