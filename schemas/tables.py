@@ -48,6 +48,10 @@ def _owner() -> "Column[Any]":
     )
 
 
+def _person() -> "Column[Any]":
+    return Column("person_id", Text, ForeignKey("people.id", ondelete="CASCADE"), nullable=False)
+
+
 workspaces = Table(
     "workspaces",
     metadata,
@@ -69,12 +73,101 @@ api_keys = Table(
     Column("id", Text, primary_key=True),
     _owner(),
     Column("mode", Text, nullable=False),
+    Column("name", Text, nullable=False, server_default=""),
     Column("prefix", Text, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False, server_default=text("'{*}'::text[]")),
     # SHA-256 of the key: keys hold 256 random bits, so no slow hash is needed
     Column("digest", LargeBinary, nullable=False, unique=True),
     _time("created_at", now=True),
     _time("expires_at", required=False),
     _time("last_used_at", required=False),
+    _time("revoked_at", required=False),
+    # The key that this one took over from, and who made it: `key_…` or `per_…`.
+    Column("replaces", Text),
+    Column("created_by", Text),
+    Index(None, "workspace_id", "created_at", "id"),
+)
+
+# The developer's own people, who log in ("users" are the developer's customers).
+people = Table(
+    "people",
+    metadata,
+    Column("id", Text, primary_key=True),
+    # In lower case: one person an address
+    Column("email", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False, server_default=""),
+    # argon2id in PHC form: parameters, salt, hash
+    Column("password", Text, nullable=False),
+    _time("password_changed_at", now=True),
+    _time("created_at", now=True),
+)
+
+memberships = Table(
+    "memberships",
+    metadata,
+    _owner(),
+    _person(),
+    # owner, admin, developer or viewer
+    Column("role", Text, nullable=False),
+    _time("created_at", now=True),
+    PrimaryKeyConstraint("workspace_id", "person_id"),
+    Index(None, "person_id"),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _owner(),
+    Column("email", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    # SHA-256 of the token, which holds 256 random bits
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("invited_by", Text, nullable=False),
+    _time("created_at", now=True),
+    _time("expires_at"),
+    _time("accepted_at", required=False),
+    Index(None, "workspace_id", "created_at", "id"),
+)
+
+# A log-in: one family of refresh tokens, of which only the newest is good.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _person(),
+    Column("user_agent", Text, nullable=False, server_default=""),
+    Column("address", Text, nullable=False, server_default=""),
+    _time("created_at"),
+    _time("refreshed_at"),
+    _time("expires_at"),
+    _time("revoked_at", required=False),
+    # logout, logout_everywhere, password_changed, password_reset, reuse or too_many
+    Column("revoked_for", Text),
+    Index(None, "person_id", "created_at", "id"),
+    Index(None, "expires_at"),
+)
+
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    # SHA-256 of the token, which holds 256 random bits
+    Column("digest", LargeBinary, primary_key=True),
+    Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    _time("expires_at"),
+    _time("used_at", required=False),
+    Index(None, "session_id"),
+    Index(None, "expires_at"),
+)
+
+# Keys that sign access tokens, sealed under the vault's root.
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    _time("created_at"),
+    _time("retired_at", required=False),
 )
 
 workflows = Table(
