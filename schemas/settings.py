@@ -99,7 +99,14 @@ class Settings:
     signup_token: Secret = _setting(
         "NHOOD_SIGNUP_TOKEN",
         Secret(""),
-        "Bearer token that making a workspace takes; production takes none without it.",
+        "Bearer token with which workspaces are made and people register in production;"
+        " empty: only people who are invited or made by `nhood people` come in.",
+    )
+    trusted_proxies: str = _setting(
+        "NHOOD_TRUSTED_PROXIES",
+        "",
+        "Addresses or networks of your proxies, by commas: X-Forwarded-For is believed from them"
+        " only, and without it limits per address count all who come through a proxy as one.",
     )
     topic_partitions: int = _setting(
         "NHOOD_TOPIC_PARTITIONS", 0, "Overrides the partitions of topics.yaml; 0: as declared."

@@ -20,6 +20,7 @@ from schemas.provider import Catalogue, ProviderSpec, load_catalogue
 from schemas.settings import Secret, Settings
 from token_vault.account import Visit, revoke
 from token_vault.apps import Apps
+from token_vault.core.envelope import Place
 from token_vault.core.grants import Held, missing_scopes
 from token_vault.keys import Borrowed, KeyProvider, KeyRing, open_provider
 from token_vault.oauth import OAuth, Parts
@@ -55,6 +56,7 @@ class Vault:
         self.store = ConnectionStore(pool)
         self.apps = Apps(settings)
         self._client = client
+        self._root = provider
         self.tokens = TokenSource(
             settings, catalogue, self.store, self.sealer, client, self.apps, now
         )
@@ -99,6 +101,21 @@ class Vault:
     ) -> Secret:
         """Open what `seal_text` sealed under the same workspace and field."""
         return await self.sealer.open_text(workspace, field, sealed, on)
+
+    async def seal_own(self, field: str, text: Secret) -> bytes:
+        """Seal a short secret of the platform itself, under the root: it belongs to no workspace.
+
+        For what can be made anew: where the root is changed and the old one is gone, it is lost.
+        """
+        return await self._root.wrap(text.reveal().encode(), Place("-", "-", field))
+
+    async def open_own(self, field: str, sealed: bytes) -> Secret:
+        """Open what `seal_own` sealed under the same field.
+
+        Raises:
+            SecretUnavailable: Another root sealed it, another field's, or tampered with.
+        """
+        return Secret((await self._root.unwrap(sealed, Place("-", "-", field))).decode())
 
     async def seal_webhook_secret(
         self, workspace: str, secret: Secret, on: Borrowed | None = None
