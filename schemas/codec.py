@@ -8,15 +8,14 @@ bytes (ADR 0003). Every schema ever released stays readable: `schemas/avro/relea
 
 import dataclasses
 import io
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, cast, get_args, get_type_hints
+from typing import Any, TypeVar, get_args
 
 import avro.schema
 import avro.schemanormalization
 import fastavro
+import msgspec
 import orjson
 
 from schemas import events
@@ -27,7 +26,6 @@ _HEADER_BYTES = 10
 _FOLDER = Path(__file__).with_name("avro")
 
 _TYPES: tuple[type, ...] = get_args(events.Record)
-_NESTED = (events.Payload, events.Place, events.StepError)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,44 +58,8 @@ def _readable() -> dict[bytes, _Schema]:
     return {schema.fingerprint: schema for schema in (*released, *_current().values())}
 
 
-def _avro_name(field_name: str) -> str:
-    return field_name.rstrip("_")
-
-
-def _nested_type(hint: object) -> type | None:
-    options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    return next((cast("type", option) for option in options if option in _NESTED), None)
-
-
-def _fields_of(record_type: type) -> tuple[tuple[str, str, type | None], ...]:
-    """List (attribute, Avro field, type of a record nested in it) of a record class."""
-    hints = get_type_hints(record_type)
-    return tuple(
-        (item.name, _avro_name(item.name), _nested_type(hints[item.name]))
-        for item in dataclasses.fields(record_type)
-    )
-
-
-_FIELDS = {record_type: _fields_of(record_type) for record_type in (*_TYPES, *_NESTED)}
-
-
-def _to_dict(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the record classes
-    body: dict[str, Any] = {}
-    for name, avro_name, nested in _FIELDS[type(record)]:
-        value = getattr(record, name)
-        body[avro_name] = value if nested is None or value is None else _to_dict(value)
-    return body
-
-
-def _from_dict(record_type: type, body: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    values = []
-    for _, avro_name, nested in _FIELDS[record_type]:
-        value = body[avro_name]
-        values.append(value if nested is None or value is None else _from_dict(nested, value))
-    return record_type(*values)
-
-
 _BY_NAME = {record_type.__name__: record_type for record_type in _TYPES}
+_AS_IS = (bytes,)  # Avro has bytes; msgspec would make them base 64
 
 
 def encode(record: events.Record) -> bytes:
@@ -106,7 +68,9 @@ def encode(record: events.Record) -> bytes:
     buffer = io.BytesIO()
     buffer.write(MARKER)
     buffer.write(schema.fingerprint)
-    fastavro.schemaless_writer(buffer, schema.parsed, _to_dict(record))
+    fastavro.schemaless_writer(
+        buffer, schema.parsed, msgspec.to_builtins(record, builtin_types=_AS_IS)
+    )
     return buffer.getvalue()
 
 
@@ -144,7 +108,7 @@ def decode(value: bytes | None) -> events.Record:
         ) from e
     if buffer.tell() != len(value):
         raise CorruptEvent(f"Bytes are left over after the {schema.name}.", code="bad_body")
-    return cast("events.Record", _from_dict(_BY_NAME[schema.name], cast("dict[str, Any]", body)))
+    return msgspec.convert(body, _BY_NAME[schema.name], builtin_types=_AS_IS)
 
 
 T = TypeVar("T")

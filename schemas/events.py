@@ -13,8 +13,9 @@ Field for field the same as `schemas/avro/*.avsc`, whose `doc`s say what each fi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from msgspec import Struct, field
 
 from schemas.errors import CorruptEvent
 
@@ -25,8 +26,7 @@ CANCELLED = "#cancelled"
 FINISHED = "#finished"
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(Struct, frozen=True):
     """Content, plain (`key_id` is None) or sealed with an end customer's data key."""
 
     data: bytes
@@ -34,8 +34,7 @@ class Payload:
     key_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a record stands in Kafka."""
 
     topic: str
@@ -46,8 +45,7 @@ class Place:
         return f"{self.topic}[{self.partition}]@{self.offset}"
 
 
-@dataclass(frozen=True, slots=True)
-class StepError:
+class StepError(Struct, frozen=True):
     """Why a step or an execution failed: a code, a customer's and an operator's sentence."""
 
     code: str
@@ -55,8 +53,7 @@ class StepError:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """Something that happened outside; its name and time are in the envelope."""
 
     data: Payload
@@ -67,8 +64,7 @@ class Event:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkflowVersion:
+class WorkflowVersion(Struct, frozen=True):
     """One immutable version of a workflow; under the bare workflow id the current one."""
 
     workspace_id: str
@@ -81,8 +77,7 @@ class WorkflowVersion:
     saved_at_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class RequestStep:
+class RequestStep(Struct, frozen=True):
     """Command: call one action of one provider."""
 
     workspace_id: str
@@ -108,8 +103,7 @@ class RequestStep:
     requested_at_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class StepFinished:
+class StepFinished(Struct, frozen=True):
     """What became of a step."""
 
     workspace_id: str
@@ -138,8 +132,7 @@ class StepFinished:
     finished_at_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class CancelRequested:
+class CancelRequested(Struct, frozen=True):
     """Somebody wants an execution to stop."""
 
     workspace_id: str
@@ -148,8 +141,7 @@ class CancelRequested:
     requested_at_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class StepRemembered:
+class StepRemembered(Struct, frozen=True):
     """What the router has to know of an execution besides what rides in its commands."""
 
     workspace_id: str
@@ -159,8 +151,7 @@ class StepRemembered:
     at_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class EventOutcome:
+class EventOutcome(Struct, frozen=True):
     """What became of one offset of the events topic."""
 
     workspace_id: str | None
@@ -176,8 +167,7 @@ class EventOutcome:
     at_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutionStarted:
+class ExecutionStarted(Struct, frozen=True):
     """An event started a workflow."""
 
     workspace_id: str
@@ -194,8 +184,7 @@ class ExecutionStarted:
     at_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutionFinished:
+class ExecutionFinished(Struct, frozen=True):
     """An execution has its end."""
 
     workspace_id: str
@@ -209,8 +198,7 @@ class ExecutionFinished:
     at_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
+class DeadLetter(Struct, frozen=True, rename={"class_": "class"}):
     """A record that could not be read, as it was."""
 
     original: Place
@@ -242,8 +230,7 @@ Record = (
 AVRO_CONTENT_TYPE = "application/avro"
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True):
     """CloudEvents 1.0 attributes in Kafka's binary mode, one header `ce_<attribute>` each.
 
     Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md

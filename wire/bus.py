@@ -15,7 +15,6 @@ import itertools
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from aiokafka.partitioner import murmur2
@@ -27,6 +26,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
+from msgspec import Struct, field
 
 from schemas.errors import DependencyDown, NeighbourhoodError, TooLarge
 from schemas.events import Place
@@ -37,8 +37,7 @@ _POLL_S = 0.2
 _FULL_QUEUE_WAIT_S = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """What is to be written.
 
     Attributes:
@@ -52,8 +51,7 @@ class Record:
     partition: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """What stands in the log."""
 
     place: Place

@@ -1,10 +1,11 @@
 """What is written of a step once it has ended: from attempts and an outcome to a StepFinished."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 
 from executors.core.outcome import Outcome, Rejected, Succeeded
 from schemas import codec

@@ -10,10 +10,11 @@ same results give the same commands with the same keys, so doing it twice does n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 
 from router.core.state import (
     STATE_BYTES_MAX,
@@ -44,8 +45,7 @@ WAITING, READY, SKIPPED = "waiting", "ready", "skipped"
 SUCCEEDED, FAILED, TRUE, FALSE = "succeeded", "failed", "true", "false"
 
 
-@dataclass(frozen=True, slots=True)
-class StepState:
+class StepState(Struct, frozen=True):
     """Where a step stands.
 
     Attributes:
@@ -66,8 +66,7 @@ class StepState:
         return self.status not in (WAITING, READY)
 
 
-@dataclass(frozen=True, slots=True)
-class Advance:
+class Advance(Struct, frozen=True):
     """What to write.
 
     Attributes:
@@ -123,14 +122,17 @@ def _advance(
     # A command that is under way does not carry what we know now: it has to be remembered.
     parallel = len(ready) > 1 or not under_way.isdisjoint(ready)
     known = prune(replace(known, parallel=parallel), plan)
-    state = encode_state(known)
-    if len(state.data) > STATE_BYTES_MAX:
-        return Advance((), {}, _too_large(plan, execution, states, now_us), known)
-    commands = tuple(
-        replace(command, state=state)
+    wanted = [
+        command
         for name in ready
         if name not in under_way and (command := states[name].command) is not None
-    )
+    ]
+    commands: tuple[RequestStep, ...] = ()
+    if wanted:
+        state = encode_state(known)
+        if len(state.data) > STATE_BYTES_MAX:
+            return Advance((), {}, _too_large(plan, execution, states, now_us), known)
+        commands = tuple(replace(command, state=state) for command in wanted)
     finished = None if ready else _finish(plan, execution, states, now_us)
     return Advance(commands, news if known.parallel else {}, finished, known)
 

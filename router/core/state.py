@@ -5,10 +5,11 @@ remembered is always right, in whatever order and however often records come (AD
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from schemas.errors import CorruptEvent
 from schemas.events import Payload
@@ -18,8 +19,7 @@ STATE_BYTES_MAX = 6 * 1024 * 1024  # a command must fit into a record, beside it
 _FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class StepResult:
+class StepResult(Struct, frozen=True):
     """How a step ended, as later steps see it.
 
     Attributes:
@@ -34,8 +34,7 @@ class StepResult:
     vendor_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Execution:
+class Execution(Struct, frozen=True):
     """One run of one workflow version.
 
     Attributes:

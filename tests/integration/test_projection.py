@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import random
 import time
-from dataclasses import replace
 
 import orjson
 import psycopg
 import pytest
 from confluent_kafka import Consumer
+from msgspec.structs import replace
 
 from control.projections.app import Projector
 from control.projections.executions import Changes

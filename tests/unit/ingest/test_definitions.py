@@ -1,8 +1,7 @@
 """What ingest knows of who listens."""
 
-import dataclasses
-
 import pytest
+from msgspec.structs import replace
 
 from ingest.definitions import Hook, Listeners, must_be_signed
 from schemas.events import Place
@@ -56,16 +55,16 @@ def test_paused_workflow_still_counts():
 
 
 def test_old_versions_do_not_count():
-    old = dataclasses.replace(saved("/old"), key=f"{ONE}@1".encode())
+    old = replace(saved("/old"), key=f"{ONE}@1".encode())
     assert known(saved("/new"), old).on_path(WS, "/old") == ()
 
 
 @pytest.mark.parametrize(
     "record",
     [
-        dataclasses.replace(saved(), value=b"\x00"),
-        dataclasses.replace(saved(), key=None),
-        dataclasses.replace(saved(), key=b"\xff"),
+        replace(saved(), value=b"\x00"),
+        replace(saved(), key=None),
+        replace(saved(), key=b"\xff"),
     ],
 )
 def test_record_that_cannot_be_read_is_left_out(record):
