@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from executors.runtime.consumer import CommandConsumer, Taken
 from executors.runtime.driver import Driver
 from executors.runtime.lanes import Lanes
 from executors.runtime.ledger import Ledger
@@ -18,6 +17,7 @@ from schemas.topics import steps_topic
 from token_vault.vault import Vault
 from wire.bus import KafkaPublisher
 from wire.calls import AiohttpCalls
+from wire.consumer import GroupConsumer, Taken
 from wire.database import open_pool
 from wire.http import allowed_by
 from wire.telemetry import LAG, OLDEST_UNFINISHED, configure_logging, start_ops_server
@@ -28,7 +28,7 @@ GROUP = "nhood-executors"
 DRAIN_S = (
     20.0  # for calls under way when the process has to end; the rest is done by the next owner
 )
-LINGER_MS = 1.0  # results that end at the same time share a request to the broker
+LINGER_MS = 5.0  # results that end at the same time share a request to the broker
 _MEASURE_S = 2.0
 
 
@@ -36,7 +36,7 @@ _MEASURE_S = 2.0
 class Executors:
     """What runs: stopped in the order of the fields."""
 
-    consumer: CommandConsumer
+    consumer: GroupConsumer
     lanes: Lanes[Job]
 
     def deliver(self, batch: list[Taken]) -> None:
@@ -95,7 +95,7 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
         worker = Worker(Ports(catalogue, ledger, driver, publisher), lambda: running.consumer)
         topics = [steps_topic(slug) for slug in slugs]
         running = Executors(
-            CommandConsumer(bootstrap, GROUP, topics, lambda batch: running.deliver(batch)),
+            GroupConsumer(bootstrap, GROUP, topics, lambda batch: running.deliver(batch)),
             Lanes(worker.handle),
         )
         ops = start_ops_server(
@@ -116,7 +116,7 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
         raise running.consumer.failure
 
 
-async def _until(stop: asyncio.Event, consumer: CommandConsumer) -> None:
+async def _until(stop: asyncio.Event, consumer: GroupConsumer) -> None:
     """Wait for the signal, or for the consumer's thread to die."""
     while not stop.is_set() and consumer.failure is None:
         try:

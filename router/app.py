@@ -1,24 +1,28 @@
-"""The router's shell: a Faust app whose agents hand batches to the pipeline.
+"""The router's shell: reads events with Faust, results with librdkafka, hands both to the pipeline.
 
-    Faust (assignment, fetching, commits) ─▶ intake ─▶ pipeline ─▶ confluent-kafka ─▶ ack
+    events  ─▶ Faust agent   ─┐
+                              ├▶ intake ─▶ pipeline ─▶ broker has it all ─▶ acknowledged
+    results ─▶ GroupConsumer ─┘
 
-Faust reads and commits at least once; nothing rests on its tables or its exactly_once (design §5).
-An agent only queues what it gets: one loop per topic takes all that is there, handles it, waits
-until the broker has every record it led to, and acknowledges then. So a batch is as large as the
-load makes it, and a record that was not carried on is read again.
+Both read and commit at least once; nothing rests on Faust's tables or its exactly_once (design §5),
+and results, two of three records, spare its cost per record (ADR 0007). What is read is only
+queued: one loop per topic takes all that is there, handles it, waits until the broker has every
+record it led to, and acknowledges then. So a batch is as large as the load makes it, and a record
+that was not carried on is read again.
 """
 
 import asyncio
 import functools
 import signal
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol, Self
 
 import faust
 import structlog
+from msgspec import Struct
 
 from router.core.match import Definitions
 from router.memory import Memory
@@ -31,12 +35,14 @@ from schemas.settings import Settings
 from schemas.topics import DEFINITIONS, EVENTS, PROGRESS, RESULTS
 from wire.bus import KafkaPublisher, Publisher, Record, Stored
 from wire.clock import now_us
+from wire.consumer import GroupConsumer, Taken
 from wire.tail import Tail, read_to_end
 from wire.telemetry import configure_logging, start_ops_server
 
 _log = structlog.get_logger()
 
 GROUP = "nhood-router"
+RESULTS_GROUP = "nhood-router-results"
 BATCH_MAX = 200  # records handled between two waits for the broker
 INTAKE_MAX = 2_000  # records queued per topic; Faust stops reading beyond it
 LINGER_MS = 0.5  # a batch is published whole: waiting for more gains little
@@ -45,44 +51,110 @@ WATCH_S = 1.0  # between two looks at whether Faust still lives
 FRESH_S = 0.25  # how long definitions count as known to the end of their topic
 DRAIN_S = 10.0  # for what is queued when the process has to end
 
-Handle = Callable[[list[Stored]], Output]
+Handle = Callable[[list[Stored]], Awaitable[Output]]
+
+
+class Queued(Protocol):
+    """A record that waits."""
+
+    @property
+    def stored(self) -> Stored:
+        """What was read."""
+
+    def begin(self) -> bool:
+        """Say whether to handle it; False: it belongs to another router by now."""
+
+    def done(self) -> None:
+        """Let its offset be committed."""
+
+
+class FromFaust(Struct):
+    """A Faust event."""
+
+    event: Any
+    stored: Stored
+
+    @classmethod
+    def of(cls, event: Any) -> Self:  # noqa: ANN401 - a Faust event, untyped
+        """Take the record out of the event."""
+        message = event.message
+        headers = dict(message.headers or ())
+        place = Place(message.topic, message.partition, message.offset)
+        time_ms = int(message.timestamp * 1000)
+        return cls(event, Stored(place, message.key, message.value, headers, time_ms))
+
+    def begin(self) -> bool:
+        """Handle it in any case: what a second router does as well does no harm."""
+        return True
+
+    def done(self) -> None:
+        """Acknowledge."""
+        self.event.ack()
+
+
+class FromConsumer(Struct):
+    """A record with the consumer that it came from."""
+
+    consumer: GroupConsumer
+    taken: Taken
+
+    @property
+    def stored(self) -> Stored:
+        """What was read."""
+        return self.taken.stored
+
+    def begin(self) -> bool:
+        """Ask the consumer."""
+        return self.consumer.begin(self.taken)
+
+    def done(self) -> None:
+        """Tell the consumer."""
+        self.consumer.done(self.taken, handled=True)
 
 
 class Intake:
-    """The queue between one Faust agent and its loop; knows nothing of workflows."""
+    """The queue between a consumer and its loop; knows nothing of workflows.
 
-    def __init__(self, handle: "Callable[[list[Stored]], Any]", publisher: Publisher) -> None:
+    Args:
+        handle: Says what a batch leads to.
+        publisher: Where to.
+    """
+
+    def __init__(self, handle: Handle, publisher: Publisher) -> None:
         self._handle = handle
         self._publisher = publisher
-        self._queue: deque[Any] = deque()
+        self._queue: deque[Queued] = deque()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def put(self, event: Any) -> None:  # noqa: ANN401 - a Faust event, untyped
-        """Queue one Faust event; waits while the queue is full."""
-        await self._room.wait()
-        self._queue.append(event)
+    def add(self, queued: Queued) -> None:
+        """Queue a record."""
+        self._queue.append(queued)
         self._arrived.set()
         self._idle.clear()
         if len(self._queue) >= INTAKE_MAX:
             self._room.clear()
 
+    async def room(self) -> None:
+        """Wait while the queue is full."""
+        await self._room.wait()
+
     async def serve(self) -> None:
         """Handle what comes, batch after batch, for ever."""
         while True:
             await self._arrived.wait()
-            batch = [self._queue.popleft() for _ in range(min(BATCH_MAX, len(self._queue)))]
+            taken = [self._queue.popleft() for _ in range(min(BATCH_MAX, len(self._queue)))]
             if not self._queue:
                 self._arrived.clear()
             self._room.set()
+            batch = [queued for queued in taken if queued.begin()]
             if batch:
-                output = await self._handle([_stored(event) for event in batch])
-                await self._carry_on(output)
-                for event in batch:
-                    event.ack()
+                await self._carry_on(await self._handle([queued.stored for queued in batch]))
+                for queued in batch:
+                    queued.done()
             if not self._queue:
                 self._idle.set()
 
@@ -119,13 +191,6 @@ async def publish_until_durable(publisher: Publisher, records: list[Record]) -> 
             await asyncio.sleep(RETRY_S)
 
 
-def _stored(event: Any) -> Stored:  # noqa: ANN401 - a Faust event, untyped
-    message = event.message
-    headers = dict(message.headers or ())
-    place = Place(message.topic, message.partition, message.offset)
-    return Stored(place, message.key, message.value, headers, int(message.timestamp * 1000))
-
-
 class Router:
     """Everything the router holds; `build_router` puts it together, `run` runs it."""
 
@@ -147,8 +212,11 @@ class Router:
         self._events = Intake(self._handle_events, self._publisher)
         self._results = Intake(self._handle_results, self._publisher)
         self._app = _faust_app(bootstrap, Path(settings.state_dir) / "router", self)
+        self._consumer = GroupConsumer(
+            bootstrap, RESULTS_GROUP, [RESULTS], self._take_results, self._memory.forget_partitions
+        )
         self._caught_up = 0.0
-        self.ready = False
+        self._follows_events = False
 
     def _on_definition(self, stored: Stored) -> None:
         """Take in one record of the definitions topic; runs on the tail's thread."""
@@ -184,34 +252,40 @@ class Router:
 
     async def _handle_results(self, batch: list[Stored]) -> Output:
         for partition in {stored.place.partition for stored in batch}:
-            if not self._memory.has(partition):
+            while not self._memory.has(partition):
                 await _until_reached(functools.partial(self._memory.restore, partition))
         return _joined([_one(each, self._pipeline.on_result, self._pipeline) for each in batch])
 
     async def queue_events(self, stream: AsyncIterator[Any]) -> None:
         """Agent of the events topic."""
         async for event in stream:
-            await self._events.put(event)
+            await self._events.room()
+            self._events.add(FromFaust.of(event))
 
-    async def queue_results(self, stream: AsyncIterator[Any]) -> None:
-        """Agent of the results topic."""
-        async for event in stream:
-            await self._results.put(event)
+    def _take_results(self, batch: list[Taken]) -> None:
+        for taken in batch:
+            self._results.add(FromConsumer(self._consumer, taken))
 
     async def _until_over(self, stop: asyncio.Event) -> None:
         """Return when `stop` is set; raise when Faust has died, which it does silently."""
         while not stop.is_set():
             if self._app.should_stop or self._app.consumer.should_stop:
                 raise RouterStuckError("Faust's consumer has died; its log says why.")
+            if self._consumer.failure is not None:
+                raise self._consumer.failure
             try:
                 await asyncio.wait_for(stop.wait(), WATCH_S)
             except TimeoutError:
                 continue
 
-    def on_rebalance(self) -> None:
-        """Forget what another router may write from now on; it is read again when needed."""
-        self._memory.forget_partitions()
-        self.ready = True
+    def on_assigned(self) -> None:
+        """Note that events are read."""
+        self._follows_events = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether both topics are read."""
+        return self._follows_events and self._consumer.ready
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then carry on what is queued and commit."""
@@ -221,13 +295,15 @@ class Router:
         loops = [asyncio.create_task(intake.serve()) for intake in (self._events, self._results)]
         self._app.finalize()
         await self._app.maybe_start()
+        self._consumer.start()
         watch = asyncio.create_task(self._until_over(stop))
         await asyncio.wait([watch, *loops], return_when=asyncio.FIRST_COMPLETED)
-        self.ready = False
+        self._follows_events = False
         failed = [task.exception() for task in (watch, *loops) if task.done()]
         if not any(failed):
             drained = asyncio.gather(self._events.drained(), self._results.drained())
             await asyncio.wait([asyncio.ensure_future(drained)], timeout=DRAIN_S)
+        await asyncio.to_thread(self._consumer.close)
         await self._app.stop()
         for task in (watch, *loops):
             task.cancel()
@@ -279,7 +355,7 @@ def _joined(parts: list[Output]) -> Output:
 
 
 def _faust_app(bootstrap: str, folder: Path, router: Router) -> Any:  # noqa: ANN401 - untyped
-    """Build the Faust app: two agents, raw bytes, no tables, no web server, no leader topic."""
+    """Build the Faust app: one agent, raw bytes, no tables, no web server, no leader topic."""
     app = faust.App(
         GROUP,
         broker=f"kafka://{bootstrap.replace(',', ';kafka://')}",
@@ -300,17 +376,12 @@ def _faust_app(bootstrap: str, folder: Path, router: Router) -> Any:  # noqa: AN
         stream_buffer_maxsize=INTAKE_MAX,
         worker_redirect_stdouts=False,
     )
-    for topic, queue in ((EVENTS, router.queue_events), (RESULTS, router.queue_results)):
-        channel = app.topic(topic, key_type=bytes, value_type=bytes, acks=True)
-        app.agent(channel, name=topic, concurrency=1)(_agent(queue))
-
-    @app.on_partitions_revoked.connect
-    async def revoked(*_: object, **__: object) -> None:
-        router.on_rebalance()
+    events = app.topic(EVENTS, key_type=bytes, value_type=bytes, acks=True)
+    app.agent(events, name=EVENTS, concurrency=1)(_agent(router.queue_events))
 
     @app.on_partitions_assigned.connect
     async def assigned(*_: object, **__: object) -> None:
-        router.on_rebalance()
+        router.on_assigned()
 
     return app
 

@@ -29,13 +29,18 @@ class Memory:
     def __init__(self, read: Callable[[int], Iterable[Stored]]) -> None:
         self._read = read
         self._partitions: dict[int, dict[str, _Known]] = {}
+        self._epoch = 0
 
     def has(self, partition: int) -> bool:
         """Say whether the partition was read."""
         return partition in self._partitions
 
     def restore(self, partition: int) -> None:
-        """Read a partition; blocks, so call it on a thread."""
+        """Read a partition; blocks, so call it on a thread.
+
+        What was read across a rebalance is not kept: ask `has` again.
+        """
+        epoch = self._epoch
         found: dict[str, _Known] = {}
         for stored in self._read(partition):
             execution, _, step = (stored.key or b"").decode().partition("/")
@@ -45,10 +50,12 @@ class Memory:
             record = codec.decode_as(StepRemembered, stored.value)
             result = decode_result(orjson.loads(record.result.data))
             found.setdefault(execution, {})[step] = result
-        self._partitions[partition] = {name: known for name, known in found.items() if known}
+        if epoch == self._epoch:
+            self._partitions[partition] = {name: known for name, known in found.items() if known}
 
     def forget_partitions(self) -> None:
         """Drop everything: another router may write from now on, and we read again."""
+        self._epoch += 1
         self._partitions.clear()
 
     def of(self, partition: int, execution_id: str) -> Mapping[str, StepResult]:

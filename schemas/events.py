@@ -14,6 +14,7 @@ Field for field the same as `schemas/avro/*.avsc`, whose `doc`s say what each fi
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from msgspec import Struct, field
 
@@ -300,8 +301,12 @@ class Envelope(Struct, frozen=True):
 
 def rfc3339(time_us: int) -> str:
     """Write a time (UTC, microseconds) as CloudEvents wants it: `2026-01-31T08:00:00.000000Z`."""
-    moment = datetime.fromtimestamp(time_us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{moment}.{time_us % 1_000_000:06d}Z"
+    return f"{_whole_second(time_us // 1_000_000)}.{time_us % 1_000_000:06d}Z"
+
+
+@lru_cache(maxsize=64)  # what is written at one time is mostly of the same second
+def _whole_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def parse_rfc3339(text: str) -> int:

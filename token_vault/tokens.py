@@ -92,6 +92,7 @@ class TokenSource:
         self._clock = clock
         self._process = os.urandom(8).hex()
         self._cached: OrderedDict[_Key, tuple[float, Credential]] = OrderedDict()
+        self._asking: dict[_Key, asyncio.Task[Credential]] = {}
         self._refreshing: dict[str, asyncio.Task[Credential]] = {}
 
     async def resolve(
@@ -122,12 +123,25 @@ class TokenSource:
         kept = self._cached.get(key)
         if kept is not None and kept[0] > time.monotonic():
             return kept[1]
-        row = await self._pick(workspace, mode, provider, user, connection_id)
+        asked = self._asking.get(key)
+        if asked is None:
+            # All who come while one asks the database share its answer, as they share a refresh.
+            asked = self._asking[key] = asyncio.create_task(self._asked(key))
+            asked.add_done_callback(lambda done: self._answered(key, done))
+        return await asyncio.shield(asked)
+
+    async def _asked(self, key: _Key) -> Credential:
+        row = await self._pick(*key)
         credential = await self._credential(row)
         if credential.due_at is not None and credential.due_at <= self._clock():
             credential = await self._ahead(row, credential)
         self._keep(key, credential)
         return credential
+
+    def _answered(self, key: _Key, done: asyncio.Task[Credential]) -> None:
+        del self._asking[key]
+        if not done.cancelled():
+            done.exception()  # looked at, even where everybody who waited gave up
 
     async def refreshed(self, credential: Credential) -> Credential:
         """Give a credential newer than this one, which the vendor did not take.

@@ -69,6 +69,7 @@ class _RefusedError(OSError):
     """Raised in the resolver; comes back as AddressRefused."""
 
 
+@functools.lru_cache(maxsize=4096)
 def is_public(address: str) -> bool:
     """Say whether an IP address is one that a vendor may have.
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import structlog
 
 from executors.core.result import from_record, record_of, refused, step_finished
-from executors.runtime.consumer import CommandConsumer, Taken
 from executors.runtime.driver import Driver
 from executors.runtime.ledger import Begun, Done, Ledger
 from schemas import codec
@@ -17,6 +16,7 @@ from schemas.provider import ActionSpec, Catalogue, ProviderSpec
 from schemas.topics import DEADLETTER, RESULTS
 from wire.bus import Publisher, Record
 from wire.clock import now_us
+from wire.consumer import GroupConsumer, Taken
 from wire.telemetry import ACTIONS, DEADLETTERS
 
 _log = structlog.get_logger()
@@ -61,7 +61,7 @@ class Job:
 class Worker:
     """Handles what the consumer took."""
 
-    def __init__(self, ports: Ports, consumer: Callable[[], CommandConsumer]) -> None:
+    def __init__(self, ports: Ports, consumer: Callable[[], GroupConsumer]) -> None:
         self._ports = ports
         self._consumer = consumer
         self._effects: dict[str, asyncio.Future[None]] = {}

@@ -1,4 +1,4 @@
-"""Takes commands from Kafka on a thread of its own and hands them to the event loop.
+"""Takes records from Kafka on a thread of its own and hands them to the event loop.
 
     taken ─▶ handed to the loop ─▶ handled ─▶ done ─▶ committed (never past an unfinished one)
 
@@ -8,6 +8,7 @@ not is left to the next owner.
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,8 +17,8 @@ from dataclasses import dataclass, field
 import structlog
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from executors.core.offsets import Offsets
 from wire.bus import Stored, stored
+from wire.offsets import Offsets
 
 _log = structlog.get_logger()
 
@@ -27,6 +28,9 @@ COMMIT_EVERY_S = 0.5  # what a crash makes us handle again, for the ledger to an
 REVOKE_WAIT_S = 10.0  # for calls under way at a rebalance; a fraction of the poll interval (300 s)
 _POLL_S = 0.2
 _BATCH = 200
+# Under load a few milliseconds make batches of what would be single records; at rest nobody waits.
+_GATHER_S = 0.005
+_FEW = 2
 
 
 @dataclass(slots=True)
@@ -53,14 +57,16 @@ class Taken:
     since: float
 
 
-class CommandConsumer:
-    """One member of the executors' consumer group.
+class GroupConsumer:
+    """One member of a consumer group.
 
     Args:
         bootstrap: Kafka's address.
         group: Consumer group.
         topics: What to read.
         deliver: Called on the event loop with what was taken.
+        rebalanced: Called on the event loop after partitions came or went, before any record of a
+            new one is delivered.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class CommandConsumer:
         group: str,
         topics: Sequence[str],
         deliver: Callable[[list[Taken]], None],
+        rebalanced: Callable[[], None] = lambda: None,
     ) -> None:
         self._consumer = Consumer(
             {
@@ -88,14 +95,16 @@ class CommandConsumer:
         )
         self._topics = list(topics)
         self._deliver = deliver
+        self._rebalanced = rebalanced
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Condition()
         self._assigned: dict[tuple[str, int], Assignment] = {}
         self._under_way: dict[tuple[str, int, int], tuple[float, int]] = {}
         self._bytes = 0
         self._paused = False
+        self._busy = False
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="commands", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="consumer", daemon=True)
         self.ready = False
         # Records on the assigned partitions of a topic that are not committed.
         self.lag: dict[str, int] = {}
@@ -177,7 +186,10 @@ class CommandConsumer:
         first = self._consumer.poll(_POLL_S)
         if first is None:
             return
-        batch = [self._taken(m) for m in (first, *self._consumer.consume(_BATCH, timeout=0))]
+        gather = _GATHER_S if self._busy else 0
+        messages = (first, *self._consumer.consume(_BATCH, timeout=gather))
+        self._busy = len(messages) > _FEW
+        batch = [self._taken(message) for message in messages]
         found = [taken for taken in batch if taken is not None]
         if found:
             self._loop.call_soon_threadsafe(self._deliver, found)
@@ -241,6 +253,7 @@ class CommandConsumer:
                 self._assigned[each.topic, each.partition] = Assignment()
         self._paused = False
         self.ready = True
+        self._loop.call_soon_threadsafe(self._rebalanced)
         _log.info("consumer.assigned", partitions=len(partitions))
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -258,3 +271,5 @@ class CommandConsumer:
         with self._lock:
             for key in keys:
                 self._assigned.pop(key, None)
+        with contextlib.suppress(RuntimeError):  # the loop may be over by the time we leave
+            self._loop.call_soon_threadsafe(self._rebalanced)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executors.core.offsets import Offsets
+from wire.offsets import Offsets
 
 
 @given(st.permutations(range(20)), st.integers(0, 20), st.integers(0, 1000))
