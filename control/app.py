@@ -7,24 +7,40 @@ app.add_middleware(Border, ports=ports)
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from typing import Final
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request
 
-from control.api import events, executions, workflows, workspaces
+from control.api import (
+    api_keys,
+    auth,
+    events,
+    executions,
+    members,
+    workflows,
+    workspaces,
+)
 from control.api.border import Border
 from control.api.integrations import Integrations
+from control.core.address import networks
 from control.core.lint import CatalogueActions
 from control.definitions import Definitions
+from control.doors import Doors
 from control.keys import ApiKeys
+from control.passwords import Passwords
 from control.ports import Ports, Sealer
-from control.store import idempotency
+from control.sessions import Sessions
+from control.signing import LIFE_S, SigningKeys
+from control.store import idempotency, people, signing
+from control.store import members as member_rows
+from control.throttle import Throttle
 from schemas.errors import NeighbourhoodError
 from schemas.provider import Catalogue
 from schemas.settings import Settings
 from wire.bus import KafkaPublisher, Log, Publisher
-from wire.clock import now_us
+from wire.clock import now, now_us
 from wire.database import Pool, connection, open_pool
 from wire.problems import install
 
@@ -42,7 +58,14 @@ def build_ports(
     catalogue: Catalogue,
     sealer: Sealer,
 ) -> Ports:
-    """Put the ports together."""
+    """Put the ports together.
+
+    Raises:
+        InvalidInput: A setting says nothing sensible.
+    """
+    networks(settings.trusted_proxies)
+    keys = ApiKeys(pool)
+    sessions = Sessions(pool, SigningKeys(pool, sealer), settings.gateway_url)
     return Ports(
         settings=settings,
         pool=pool,
@@ -50,7 +73,11 @@ def build_ports(
         log=log,
         catalogue=catalogue,
         sealer=sealer,
-        keys=ApiKeys(pool),
+        keys=keys,
+        sessions=sessions,
+        doors=Doors(keys, sessions),
+        passwords=Passwords(),
+        throttle=Throttle(settings.redis_url),
         definitions=Definitions(pool, publisher, now_us),
         actions=CatalogueActions(catalogue),
     )
@@ -63,7 +90,7 @@ def build_router(ports: Ports) -> APIRouter:
         request.state.control = ports
 
     router = APIRouter(dependencies=[Depends(bind)])
-    for noun in (workspaces, workflows, executions, events):
+    for noun in (auth, workspaces, members, api_keys, workflows, executions, events):
         noun.add_routes(router)
     Integrations(ports.catalogue).add_routes(router)
     return router
@@ -80,7 +107,7 @@ def build_app(ports: Ports) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def chores(ports: Ports) -> AsyncIterator[None]:
-    """Do what must be done beside the requests: heal definitions, drop old answers."""
+    """Do what must be done beside the requests: heal definitions, drop what is too old."""
     stop = asyncio.Event()
     tasks = [
         asyncio.create_task(_every(HEAL_EVERY_S, stop, lambda: _heal(ports.definitions))),
@@ -116,6 +143,9 @@ async def _heal(definitions: Definitions) -> None:
 async def _tidy(pool: Pool) -> None:
     async with connection(pool) as on:
         await idempotency.forget_old(on)
+        await people.forget_old(on)
+        await member_rows.forget_old(on)
+        await signing.forget_old(on, now() - timedelta(seconds=2 * LIFE_S))
 
 
 async def republish_definitions(settings: Settings) -> int:

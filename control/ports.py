@@ -7,8 +7,13 @@ from typing import Final, Protocol
 
 from control.core.lint import CatalogueActions
 from control.definitions import Definitions
+from control.doors import Doors
 from control.keys import ApiKeys
+from control.passwords import Passwords
+from control.sessions import Sessions
+from control.signing import RootSealer
 from control.store.query import Borrowed
+from control.throttle import Throttle
 from schemas.provider import Catalogue
 from schemas.settings import Secret, Settings
 from wire.bus import Log, Publisher
@@ -20,8 +25,8 @@ from wire.database import Pool
 WAITERS_MAX: Final = 200
 
 
-class Sealer(Protocol):
-    """Keeps a workspace's own secrets; the vault is one."""
+class Sealer(RootSealer, Protocol):
+    """Keeps the secrets of workspaces and of the platform itself; the vault is one."""
 
     async def seal_text(
         self, workspace: str, field: str, text: Secret, on: Borrowed | None = None
@@ -58,6 +63,10 @@ class Ports:
     catalogue: Catalogue
     sealer: Sealer
     keys: ApiKeys
+    sessions: Sessions
+    doors: Doors
+    passwords: Passwords
+    throttle: Throttle
     definitions: Definitions
     actions: CatalogueActions
     clock: Callable[[], int] = now_us

@@ -21,7 +21,7 @@ from ingest.definitions import Definitions
 from ingest.directory import Directory
 from ingest.events import Events
 from ingest.webhooks import Webhooks, wrong_method
-from schemas.access import Authenticate
+from schemas.access import Authenticate, needs
 from wire.bus import Publisher
 from wire.clock import mint as mint_id
 from wire.clock import now_us
@@ -82,7 +82,7 @@ def build_router(ports: IngestPorts) -> APIRouter:
         tags=["events in"],
         summary="Take a webhook",
         description=_WEBHOOK_HELP,
-        openapi_extra=_WEBHOOK_API,
+        openapi_extra=_WEBHOOK_API | needs("public"),
         responses=_RESPONSES,
     )
     router.add_api_route(
@@ -90,6 +90,7 @@ def build_router(ports: IngestPorts) -> APIRouter:
         wrong_method,
         methods=["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"],
         include_in_schema=False,
+        openapi_extra=needs("public"),
     )
     router.add_api_route(
         "/api/v1/workspaces/{workspace_id}/events",
@@ -99,7 +100,7 @@ def build_router(ports: IngestPorts) -> APIRouter:
         tags=["events in"],
         summary=f"Send 1 to {EVENTS_MAX} events",
         description=_EVENTS_HELP,
-        openapi_extra=_EVENTS_API,
+        openapi_extra=_EVENTS_API | needs("events:write"),
         responses=_RESPONSES | {207: {"description": "Some were taken; see `results`."}},
     )
     return router

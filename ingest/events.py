@@ -57,7 +57,7 @@ class Events:
 
     async def _take(self, request: Request) -> Response:
         headers = header_texts(request)
-        caller = await self._authenticate(headers.get("authorization"))
+        caller = await self._authenticate(request.scope)
         workspace = caller.require(request.path_params["workspace_id"])
         body = await read_body(request, headers, CALL_BYTES_MAX)
         now_us = self._clock()

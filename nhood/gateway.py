@@ -73,7 +73,9 @@ _DESCRIPTION: Final = """\
 Workflow automation, event-driven on Kafka. Make a workspace, save a workflow, connect your
 customers' accounts, send events; every error is a problem (RFC 9457) with a stable `code`."""
 _TAGS: Final = [
+    {"name": "people", "description": "Log-ins, members of a workspace and their roles."},
     {"name": "workspaces", "description": "Accounts of developers, their keys and secrets."},
+    {"name": "API keys", "description": "What programs call with: scoped, rotated, revoked."},
     {"name": "workflows", "description": "What is to happen, in versions that never change."},
     {"name": "events in", "description": "What happened outside."},
     {"name": "executions", "description": "What became of it, step by step."},
@@ -119,11 +121,11 @@ def build_app(settings: Settings, parts: Parts) -> FastAPI:
     install(app)
     app.include_router(build_ingest(parts.ingest))
     app.include_router(build_router(parts.ports))
-    app.include_router(build_connections(parts.vault, parts.ports.keys.authenticate))
+    app.include_router(build_connections(parts.vault, parts.ports.doors.caller))
     _add_pages(app)
     _add_probes(app, parts.is_ready)
     app.add_middleware(Border, ports=parts.ports)
-    app.add_middleware(RateLimit, keys=parts.ports.keys, window=parts.window)
+    app.add_middleware(RateLimit, doors=parts.ports.doors, window=parts.window)
     app.add_middleware(
         BrowserDoor, allow_origins=["*"], allow_methods=["POST"], allow_headers=["content-type"]
     )
@@ -223,8 +225,9 @@ async def opened(settings: Settings) -> AsyncIterator[Parts]:
         await listeners.start()
         log = KafkaLog(bootstrap, f"nhood-{_STAGE}")
         ports = build_ports(settings, pool, publisher, log, catalogue, vault)
+        stack.push_async_callback(ports.throttle.close)
         directory = Directory(vault.webhook_secrets, now_us)
-        ingest = IngestPorts(publisher, directory, listeners, ports.keys.authenticate)
+        ingest = IngestPorts(publisher, directory, listeners, ports.doors.caller)
         await stack.enter_async_context(chores(ports))
         config: dict[str, str | int | float | bool] = {
             "bootstrap.servers": bootstrap,

@@ -15,11 +15,11 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import RedirectResponse, Response
 
-from schemas.access import Authenticate, Caller
+from schemas.access import Authenticate, Caller, needs
 from schemas.errors import Forbidden, InvalidInput, NotFound, Problem
 from token_vault import pages
 from token_vault.oauth import USER_ID_CHARS_MAX, Landing, Offer, Wish
@@ -167,14 +167,12 @@ def build_router(vault: Vault, authenticate: Authenticate) -> APIRouter:
 
     Args:
         vault: The vault.
-        authenticate: Turns the Authorization header into a caller.
+        authenticate: Turns a request into a caller who may do what its route declares.
     """
     router = APIRouter()
 
-    async def _caller(
-        authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
-    ) -> Caller:
-        return await authenticate(authorization)
+    async def _caller(request: Request) -> Caller:
+        return await authenticate(request.scope)
 
     _add_flows(router, vault, _caller)
     _add_callback(router, vault)
@@ -183,7 +181,12 @@ def build_router(vault: Vault, authenticate: Authenticate) -> APIRouter:
 
 
 def _add_flows(router: APIRouter, vault: Vault, caller_of: Any) -> None:  # noqa: ANN401
-    @router.post("/api/v1/integrations/auth-url", tags=["connections"], summary="Begin a consent")
+    @router.post(
+        "/api/v1/integrations/auth-url",
+        tags=["connections"],
+        summary="Begin a consent",
+        openapi_extra=needs("connections:write"),
+    )
     async def auth_url(
         body: AuthUrlBody, caller: Annotated[Caller, Depends(caller_of)]
     ) -> AuthUrlAnswer:
@@ -199,6 +202,7 @@ def _add_flows(router: APIRouter, vault: Vault, caller_of: Any) -> None:  # noqa
         "/api/integrations/{provider}/connect",
         tags=["connections"],
         summary="Begin a consent from a browser",
+        openapi_extra=needs("public"),
     )
     async def connect(provider: Annotated[str, _PROVIDER], body: ConnectBody) -> ConnectAnswer:
         offer = await _client_side(vault, provider, body)
@@ -208,6 +212,7 @@ def _add_flows(router: APIRouter, vault: Vault, caller_of: Any) -> None:  # noqa
         "/api/v1/integrations/exchange",
         tags=["connections"],
         summary="Finish a consent that came to your own callback",
+        openapi_extra=needs("connections:write"),
     )
     async def exchange(
         body: ExchangeBody, caller: Annotated[Caller, Depends(caller_of)]
@@ -217,7 +222,9 @@ def _add_flows(router: APIRouter, vault: Vault, caller_of: Any) -> None:  # noqa
 
 
 def _add_callback(router: APIRouter, vault: Vault) -> None:
-    @router.get("/oauth/callback/{provider}", include_in_schema=False)
+    @router.get(
+        "/oauth/callback/{provider}", include_in_schema=False, openapi_extra=needs("public")
+    )
     async def callback(provider: Annotated[str, _PROVIDER], request: Request) -> Response:
         landing = await vault.oauth.callback(provider, dict(request.query_params))
         return _land(vault, landing)
@@ -227,7 +234,11 @@ def _add_connections(router: APIRouter, vault: Vault, caller_of: Any) -> None:  
     base = "/api/v1/workspaces/{workspace_id}/connections"
 
     @router.post(
-        base, status_code=201, tags=["connections"], summary="Connect with a bot token or API key"
+        base,
+        status_code=201,
+        tags=["connections"],
+        summary="Connect with a bot token or API key",
+        openapi_extra=needs("connections:write"),
     )
     async def make(
         workspace_id: str, body: CredentialsBody, caller: Annotated[Caller, Depends(caller_of)]
@@ -236,7 +247,12 @@ def _add_connections(router: APIRouter, vault: Vault, caller_of: Any) -> None:  
         owner = Owner(workspace, caller.mode, body.provider, body.user_id, body.label)
         return show(vault, await vault.connect_with(owner, body.credentials))
 
-    @router.get(base, tags=["connections"], summary="List connections")
+    @router.get(
+        base,
+        tags=["connections"],
+        summary="List connections",
+        openapi_extra=needs("connections:read"),
+    )
     async def page(
         workspace_id: str,
         caller: Annotated[Caller, Depends(caller_of)],
@@ -256,7 +272,12 @@ def _add_connections(router: APIRouter, vault: Vault, caller_of: Any) -> None:  
             next_cursor=shown[-1].id if len(rows) > wanted.limit else None,
         )
 
-    @router.get(base + "/{connection_id}", tags=["connections"], summary="Get a connection")
+    @router.get(
+        base + "/{connection_id}",
+        tags=["connections"],
+        summary="Get a connection",
+        openapi_extra=needs("connections:read"),
+    )
     async def get(
         workspace_id: str, connection_id: str, caller: Annotated[Caller, Depends(caller_of)]
     ) -> ConnectionAnswer:
@@ -269,6 +290,7 @@ def _add_connections(router: APIRouter, vault: Vault, caller_of: Any) -> None:  
         base + "/{connection_id}",
         tags=["connections"],
         summary="Delete a connection and revoke it at the vendor",
+        openapi_extra=needs("connections:write"),
     )
     async def delete(
         workspace_id: str, connection_id: str, caller: Annotated[Caller, Depends(caller_of)]

@@ -21,6 +21,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from control.core.access import bearer_token
+from control.core.roles import ALL, of_scopes
+from control.core.tokens import kid_of
+from control.doors import Person
 from control.ports import Ports
 from control.store import idempotency
 from schemas.errors import (
@@ -150,14 +154,30 @@ class Border:
         await captured.release(send)
 
     async def _scope_of(self, request: Request) -> str | None:
-        """Say within what a key is unique; None where the route knows no caller."""
+        """Say within what a key is unique; None where the route knows no caller.
+
+        Whoever may do less than everything shares keys only with those who may do the same: an
+        answer that is given again has passed no check of permissions.
+        """
         header = request.headers.get("authorization")
         if request.url.path.rstrip("/") == _SIGN_UP:
-            return "sign-up/" + hashlib.sha256((header or "").encode()).hexdigest()
+            return "sign-up/" + await self._signs_up(request, header or "")
         if header is None:
             return None
-        caller = await self._ports.keys.authenticate(header)
-        return f"{caller.workspace_id}/{caller.mode}"
+        caller = await self._ports.doors.who(request.scope)
+        if isinstance(caller, Person):
+            return None  # what people do for themselves hands out tokens, which are never kept
+        scope = f"{caller.workspace_id}/{caller.mode}"
+        if caller.permissions == of_scopes([ALL], caller.mode):
+            return scope
+        rights = " ".join(sorted(caller.permissions)).encode()
+        return f"{scope}/{hashlib.sha256(rights).hexdigest()[:16]}"
+
+    async def _signs_up(self, request: Request, header: str) -> str:
+        if kid_of(bearer_token(header) or "") is not None:
+            # A person: their next access token must find the answer too.
+            return (await self._ports.doors.person(request.scope)).person_id
+        return hashlib.sha256(header.encode()).hexdigest()
 
     async def _keep(self, scope: str, key: str, captured: _Captured) -> None:
         """Keep an answer, sealed with its workspace's key: it may hold API keys."""

@@ -14,7 +14,7 @@ from control.api.shapes import Member, Place, PortsDep, failures
 from control.ports import Ports
 from control.store import executions
 from control.store.query import Row
-from schemas.access import Caller
+from schemas.access import Caller, needs
 from schemas.errors import CorruptEvent, DependencyDown, NotFound
 from schemas.incoming import ATTRIBUTE_MAX, read_event
 from schemas.topics import EVENTS
@@ -189,5 +189,6 @@ def add_routes(router: APIRouter) -> None:
         methods=["GET"],
         tags=["events in"],
         summary="Get an event's outcome",
+        openapi_extra=needs("events:read"),
         responses=failures(401, 404, 422, 503),
     )

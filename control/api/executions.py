@@ -24,7 +24,7 @@ from control.ports import Ports
 from control.store import executions, workflows
 from control.store.query import Borrowed, Row
 from schemas import codec
-from schemas.access import Caller
+from schemas.access import Caller, needs
 from schemas.errors import Conflict, InvalidInput, NotFound
 from schemas.events import CancelRequested, Envelope
 from schemas.ids import is_id
@@ -315,6 +315,7 @@ def add_routes(router: APIRouter) -> None:
         methods=["GET"],
         tags=tags,
         summary="List executions",
+        openapi_extra=needs("executions:read"),
         responses=failures(401, 404, 422),
     )
     router.add_api_route(
@@ -323,6 +324,7 @@ def add_routes(router: APIRouter) -> None:
         methods=["GET"],
         tags=tags,
         summary="Get an execution with its timeline",
+        openapi_extra=needs("executions:read"),
         responses=failures(401, 404, 422),
     )
     router.add_api_route(
@@ -332,5 +334,6 @@ def add_routes(router: APIRouter) -> None:
         status_code=202,
         tags=tags,
         summary="Cancel an execution",
+        openapi_extra=needs("executions:write"),
         responses=failures(401, 404, 409, 422, 503),
     )

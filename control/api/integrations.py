@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field
 
 from control.api.shapes import failures
+from schemas.access import needs
 from schemas.provider import ActionSpec, Catalogue, ProviderSpec
 
 
@@ -111,6 +112,7 @@ class Integrations:
             methods=["GET"],
             tags=["integrations"],
             summary="List the catalogue",
+            openapi_extra=needs("public"),
             response_model=None,
             responses={200: {"model": IntegrationList}},
         )
@@ -120,6 +122,7 @@ class Integrations:
             methods=["GET"],
             tags=["integrations"],
             summary="Get a provider",
+            openapi_extra=needs("public"),
             responses=failures(404),
         )
 

@@ -1,9 +1,9 @@
 """How often a workspace may ask the control API: counted in Redis, over all gateways together.
 
 A sliding window: the last hour's share of the window before counts with what came in this one. The
-headers are those of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/. While
-Redis is away nobody is refused (a limit protects from a flood; being down is worse than one), and
-it is asked again after `AWAY_S`. Events and webhooks are not counted here.
+headers: https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/10/. While Redis is
+away nobody is refused (a limit protects from a flood; being down is worse than one), and it is
+asked again after `AWAY_S`. Events and webhooks are not counted here.
 """
 
 import math
@@ -14,10 +14,10 @@ from typing import Final, cast
 
 import redis.asyncio
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from control.keys import ApiKeys
+from control.doors import Doors, Person
 from schemas.errors import NeighbourhoodError, RateLimited
 from schemas.settings import Secret
 from wire.problems import answer
@@ -27,7 +27,6 @@ WINDOW_S: Final = 3_600
 AWAY_S: Final = 5.0
 _TIMEOUT_S: Final = 0.25
 _EVENTS = re.compile(r"/api/v1/workspaces/[^/]+/events/?")
-_POLICY: Final = f'"workspace";q={REQUESTS_MAX};w={WINDOW_S}'
 _log = structlog.get_logger()
 
 # Gives {allowed, requests left, seconds until there is more}, in one step.
@@ -88,7 +87,8 @@ class Window:
             else None
         )
         self._script = self._client.register_script(_SCRIPT) if self._client else None
-        self._limits = (most, window_s)
+        self.most = most
+        self.window_s = window_s
         self._away_until = 0.0
 
     async def count(self, workspace: str) -> Verdict | None:
@@ -96,7 +96,9 @@ class Window:
         if self._script is None or time.monotonic() < self._away_until:
             return None
         try:
-            found = await self._script(keys=[f"nhood:rate:{{{workspace}}}"], args=self._limits)
+            found = await self._script(
+                keys=[f"nhood:rate:{{{workspace}}}"], args=(self.most, self.window_s)
+            )
         except (redis.RedisError, OSError) as error:
             self._away_until = time.monotonic() + AWAY_S
             _log.warning("rate.redis_away", error=type(error).__name__)
@@ -111,49 +113,57 @@ class Window:
 
 
 class RateLimit:
-    """The middleware: counts what comes with a known key."""
+    """The middleware: counts what comes from somebody known.
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys, window: Window) -> None:
+    A person who asks for nothing of a workspace (their sessions, their workspaces) is counted by
+    themselves; log-ins have limits of their own (`control.api.auth`).
+    """
+
+    def __init__(self, app: ASGIApp, doors: Doors, window: Window) -> None:
         self._app = app
-        self._keys = keys
+        self._doors = doors
         self._window = window
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count, then hand the request on with the headers, or refuse it."""
-        verdict = await self._verdict(scope)
+        counted = await self._counted(scope)
+        verdict = await self._window.count(counted) if counted is not None else None
         if verdict is None:
             await self._app(scope, receive, send)
             return
-        told = _telling(verdict, send)
+        kind = "person" if str(counted).startswith("per_") else "workspace"
+        told = self._telling(kind, verdict, send)
         if verdict.allowed:
             await self._app(scope, receive, told)
             return
         minutes = math.ceil(verdict.seconds / 60)
         error = RateLimited(
-            f"This workspace has made {REQUESTS_MAX} requests within an hour; the next one is free "
-            f"in about {minutes} min. Webhooks and events are not counted.",
+            f"This {kind} has made {self._window.most} requests within an hour; the next one is"
+            f" free in about {minutes} min. Webhooks and events are not counted.",
             retry_after_s=verdict.seconds,
         )
         await answer(error)(scope, receive, told)
 
-    async def _verdict(self, scope: Scope) -> Verdict | None:
+    async def _counted(self, scope: Scope) -> str | None:
+        """Say whose request this is; None where it is not counted."""
         if scope["type"] != "http" or not scope["path"].startswith("/api/"):
             return None
         if scope["method"] == "POST" and _EVENTS.fullmatch(scope["path"]):
             return None
         try:
-            caller = await self._keys.authenticate(Headers(scope=scope).get("authorization"))
+            found = await self._doors.who(scope)
         except NeighbourhoodError:
-            return None  # the route says what is wrong with the key
-        return await self._window.count(caller.workspace_id)
+            return None  # the route says what is wrong with the credential
+        return found.person_id if isinstance(found, Person) else found.workspace_id
 
+    def _telling(self, kind: str, verdict: Verdict, send: Send) -> Send:
+        policy = f'"{kind}";q={self._window.most};w={math.ceil(self._window.window_s)}'
 
-def _telling(verdict: Verdict, send: Send) -> Send:
-    async def told(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers["RateLimit-Policy"] = _POLICY
-            headers["RateLimit"] = f'"workspace";r={verdict.left};t={verdict.seconds}'
-        await send(message)
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["RateLimit-Policy"] = policy
+                headers["RateLimit"] = f'"{kind}";r={verdict.left};t={verdict.seconds}'
+            await send(message)
 
-    return told
+        return told

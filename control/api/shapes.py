@@ -6,9 +6,11 @@ from typing import Annotated, Any, Final
 import orjson
 from fastapi import Depends, Path, Query, Request, Security
 from fastapi.security import HTTPBearer
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from control.core.address import client_address, networks
 from control.core.cursor import CURSOR_MAX, LIMIT_DEFAULT, LIMIT_MAX
+from control.doors import Person
 from control.ports import Ports
 from schemas.access import Caller
 from schemas.errors import InvalidInput, Problem
@@ -60,10 +62,14 @@ def _no_nul(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_no_nul)]
 
+Name = Annotated[Text, StringConstraints(min_length=1, max_length=NAME_MAX)]
+Email = Annotated[Text, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$", max_length=254)]
+
 _bearer = HTTPBearer(
     auto_error=False,
     scheme_name="API key",
-    description="`nhood_sk_live_…` or `nhood_sk_test_…`: what a key makes belongs to its mode.",
+    description="`nhood_sk_live_…` or `nhood_sk_test_…`: what a key makes belongs to its mode."
+    " Or the access token of a log-in, with `Nhood-Mode: live` for live data.",
 )
 
 
@@ -79,8 +85,21 @@ PortsDep = Annotated[Ports, Depends(ports_of)]
 async def caller_of(
     request: Request, ports: PortsDep, _shown: Annotated[object, Security(_bearer)]
 ) -> Caller:
-    """Tell who calls; `_shown` only puts the padlock into the documentation."""
-    return await ports.keys.authenticate(request.headers.get("authorization"))
+    """Tell who calls, where they may do what the route declares.
+
+    `_shown` only puts the padlock into the documentation.
+    """
+    return await ports.doors.caller(request.scope)
+
+
+async def person_of(
+    request: Request, ports: PortsDep, _shown: Annotated[object, Security(_bearer)]
+) -> Person:
+    """Tell who is logged in."""
+    return await ports.doors.person(request.scope)
+
+
+PersonDep = Annotated[Person, Depends(person_of)]
 
 
 async def member_of(
@@ -107,6 +126,13 @@ class PageQuery(BaseModel):
 
 
 PageDep = Annotated[PageQuery, Query()]
+
+
+def address_of(request: Request, ports: Ports) -> str:
+    """Tell where a request comes from, as far as it can be believed."""
+    peer = request.client.host if request.client is not None else ""
+    trusted = networks(ports.settings.trusted_proxies)
+    return client_address(peer, request.headers.getlist("x-forwarded-for"), trusted)
 
 
 def to_json(value: object, place: str) -> bytes:

@@ -27,6 +27,7 @@ from control.ports import Ports
 from control.store import workflows
 from control.store.query import Row
 from schemas import codec
+from schemas.access import needs
 from schemas.errors import InvalidInput, NotFound
 from schemas.events import TYPE_EXECUTE, Envelope, Event, Payload
 from schemas.ids import derived_id, execution_id, is_id
@@ -303,6 +304,7 @@ def add_routes(router: APIRouter) -> None:
         status_code=201,
         tags=tags,
         summary="Save a workflow",
+        openapi_extra=needs("workflows:write"),
         responses=failures(401, 403, 404, 422, 503),
     )
     router.add_api_route(
@@ -311,6 +313,7 @@ def add_routes(router: APIRouter) -> None:
         methods=["GET"],
         tags=tags,
         summary="List workflows",
+        openapi_extra=needs("workflows:read"),
         responses=failures(401, 404, 422),
     )
     router.add_api_route(
@@ -319,6 +322,7 @@ def add_routes(router: APIRouter) -> None:
         methods=["GET"],
         tags=tags,
         summary="Get a workflow",
+        openapi_extra=needs("workflows:read"),
         responses=failures(401, 404),
     )
     router.add_api_route(
@@ -327,6 +331,7 @@ def add_routes(router: APIRouter) -> None:
         methods=["PUT"],
         tags=tags,
         summary="Save a new version",
+        openapi_extra=needs("workflows:write"),
         responses=failures(401, 404, 422, 503),
     )
     router.add_api_route(
@@ -336,6 +341,7 @@ def add_routes(router: APIRouter) -> None:
         status_code=204,
         tags=tags,
         summary="Delete a workflow",
+        openapi_extra=needs("workflows:write"),
         responses=failures(401, 404, 503),
     )
     router.add_api_route(
@@ -344,6 +350,7 @@ def add_routes(router: APIRouter) -> None:
         methods=["GET"],
         tags=tags,
         summary="List versions",
+        openapi_extra=needs("workflows:read"),
         responses=failures(401, 404, 422),
     )
     router.add_api_route(
@@ -352,6 +359,7 @@ def add_routes(router: APIRouter) -> None:
         methods=["GET"],
         tags=tags,
         summary="Get a version",
+        openapi_extra=needs("workflows:read"),
         responses=failures(401, 404, 422),
     )
     router.add_api_route(
@@ -361,5 +369,6 @@ def add_routes(router: APIRouter) -> None:
         status_code=202,
         tags=tags,
         summary="Start a workflow",
+        openapi_extra=needs("executions:write"),
         responses=failures(401, 404, 422, 503),
     )

@@ -1,22 +1,23 @@
 """Workspaces, their API keys and webhook secrets."""
 
-import hmac
 import os
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
+from control.api.api_keys import OVERLAP_DEFAULT_H, OVERLAP_MAX_H, KeyAnswer, require_mode
+from control.api.auth import may_sign_up
 from control.api.shapes import (
-    NAME_MAX,
     Body,
+    Email,
     Member,
+    Name,
     PortsDep,
     Text,
-    caller_of,
     failures,
     moment,
 )
@@ -30,17 +31,19 @@ from control.core.access import (
     new_api_key,
     new_webhook_secret,
 )
+from control.core.cursor import LIMIT_MAX
 from control.core.quota import check_settings, effective
+from control.core.roles import ALL, of_scopes, require_grantable
+from control.core.tokens import kid_of
+from control.doors import Person
 from control.ports import Ports
-from control.store import workspaces
+from control.store import keys, members, workspaces
 from control.store.query import Borrowed, Row
-from schemas.access import Caller
-from schemas.errors import Forbidden, NotFound, Unauthenticated
+from schemas.access import Caller, needs
+from schemas.errors import NotFound
 from schemas.events import rfc3339
 from wire.database import connection
 
-OVERLAP_DEFAULT_H: Final = 24
-OVERLAP_MAX_H: Final = 7 * 24
 _URL_MAX: Final = 2_000
 _DOMAINS_MAX: Final = 20
 # More live secrets at a time help nobody, and each costs ingest a comparison.
@@ -62,8 +65,6 @@ def _http_url(text: str) -> str:
     return text
 
 
-Name = Annotated[Text, StringConstraints(min_length=1, max_length=NAME_MAX)]
-Email = Annotated[Text, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$", max_length=254)]
 WebhookUrl = Annotated[Text, StringConstraints(max_length=_URL_MAX), AfterValidator(_http_url)]
 Domain = Annotated[
     str,
@@ -139,17 +140,6 @@ class NewWorkspace(BaseModel):
     webhook_secret: str = Field(examples=["whsec_…"])
 
 
-class KeyAnswer(BaseModel):
-    """A key that works, without itself."""
-
-    key_id: str
-    mode: Mode
-    prefix: str
-    created_at: datetime
-    expires_at: datetime | None
-    last_used_at: datetime | None
-
-
 class SettingsAnswer(BaseModel):
     """The settings in force."""
 
@@ -175,12 +165,14 @@ class WorkspaceAnswer(BaseModel):
 
 
 class WhoAnswer(BaseModel):
-    """Whose key this is."""
+    """Whose key or log-in this is; null: a log-in that names no workspace."""
 
-    workspace_id: str
-    workspace_name: str
-    mode: Mode
-    key_id: str
+    workspace_id: str | None
+    workspace_name: str | None
+    mode: Mode | None
+    key_id: str = Field(description="`key_…`, or `ses_…` of a log-in.")
+    person_id: str | None = Field(description="null: a program.")
+    permissions: list[str] = Field(description="What may be done in the workspace.")
 
 
 class NewKeyAnswer(BaseModel):
@@ -202,26 +194,33 @@ class NewSecretAnswer(BaseModel):
 async def create_workspace(
     body: WorkspaceBody, ports: PortsDep, request: Request, response: Response
 ) -> NewWorkspace:
-    """Make a workspace with a live key, a test key and a webhook secret."""
-    _may_sign_up(ports, request.headers.get("authorization"))
+    """Make a workspace with a live key, a test key and a webhook secret.
+
+    Whoever is logged in becomes its owner.
+    """
+    person = await _signs_up(ports, request)
     chosen = _given(body.settings)
     check_settings(body.plan, chosen)
     workspace = ports.mint("ws")
-    keys = {mode: new_api_key(mode, os.urandom(KEY_BYTES)) for mode in MODES}
+    made = {mode: new_api_key(mode, os.urandom(KEY_BYTES)) for mode in MODES}
     secret = new_webhook_secret(os.urandom(WEBHOOK_SECRET_BYTES))
     async with connection(ports.pool) as on:
         values = body.model_dump(include={"name", "email", "plan", "webhook_url"})
         await workspaces.insert(on, workspace, values | {"settings": chosen})
-        for key in keys.values():
-            await workspaces.insert_key(on, workspace, ports.mint("key"), key)
+        for key in made.values():
+            by = person.person_id if person else None
+            await keys.insert(on, workspace, ports.mint("key"), key, created_by=by)
+        if person is not None:
+            await members.add(on, workspace, person.person_id, "owner")
         sealed = await ports.sealer.seal_webhook_secret(workspace, secret, on)
         secrets = [{"ciphertext": sealed, "expires_at": None}]
         await workspaces.set_webhook_secrets(on, workspace, secrets)
+    ports.sessions.forget()
     response.headers["Location"] = f"/api/v1/workspaces/{workspace}"
     return NewWorkspace(
         workspace_id=workspace,
-        api_key=keys["live"].text.reveal(),
-        test_api_key=keys["test"].text.reveal(),
+        api_key=made["live"].text.reveal(),
+        test_api_key=made["test"].text.reveal(),
         webhook_secret=secret.reveal(),
     )
 
@@ -229,11 +228,21 @@ async def create_workspace(
 async def get_workspace(caller: Member, ports: PortsDep) -> WorkspaceAnswer:
     """Show the workspace, its settings in force and its keys."""
     async with connection(ports.pool) as on:
-        return await _show(on, await _found(on, caller.workspace_id))
+        return await _show(on, await _found(on, caller.workspace_id), caller)
 
 
-async def who_am_i(caller: Annotated[Caller, Depends(caller_of)], ports: PortsDep) -> WhoAnswer:
-    """Tell which workspace and mode the API key belongs to."""
+async def who_am_i(request: Request, ports: PortsDep) -> WhoAnswer:
+    """Tell whose API key or log-in this is, and what it may do."""
+    caller = await ports.doors.who(request.scope)
+    if isinstance(caller, Person):
+        return WhoAnswer(
+            workspace_id=None,
+            workspace_name=None,
+            mode=None,
+            key_id=caller.session_id,
+            person_id=caller.person_id,
+            permissions=[],
+        )
     async with connection(ports.pool) as on:
         found = await _found(on, caller.workspace_id)
     return WhoAnswer(
@@ -241,6 +250,8 @@ async def who_am_i(caller: Annotated[Caller, Depends(caller_of)], ports: PortsDe
         workspace_name=found["name"],
         mode="live" if caller.mode == "live" else "test",
         key_id=caller.key_id,
+        person_id=caller.person_id,
+        permissions=sorted(caller.permissions),
     )
 
 
@@ -257,18 +268,24 @@ async def update_workspace(
             check_settings(there["plan"], chosen)
             change["settings"] = chosen
         await workspaces.update(on, caller.workspace_id, {**there, **change})
-        return await _show(on, await _found(on, caller.workspace_id))
+        return await _show(on, await _found(on, caller.workspace_id), caller)
 
 
 async def rotate_key(body: RotateKey, caller: Member, ports: PortsDep) -> NewKeyAnswer:
-    """Make a new key; the old ones of this mode work on for the overlap."""
+    """Make a new unrestricted key; the old unrestricted ones of this mode work on for the overlap.
+
+    Keys with scopes of their own stay as they are; each is rotated by itself.
+    """
+    require_grantable(caller, of_scopes([ALL], body.mode), "unrestricted keys")
+    require_mode(caller, body.mode)
     key: NewKey = new_api_key(body.mode, os.urandom(KEY_BYTES))
     key_id = ports.mint("key")
     ends_at = moment(ports.clock()) + timedelta(hours=body.overlap_hours)
     async with connection(ports.pool) as on:
         await _found(on, caller.workspace_id, lock=True)
-        await workspaces.expire_keys(on, caller.workspace_id, body.mode, ends_at)
-        await workspaces.insert_key(on, caller.workspace_id, key_id, key)
+        await keys.expire_full(on, caller.workspace_id, body.mode, ends_at)
+        by = caller.person_id or caller.key_id
+        await keys.insert(on, caller.workspace_id, key_id, key, created_by=by)
     ports.keys.forget()
     return NewKeyAnswer(
         key_id=key_id, mode=body.mode, api_key=key.text.reveal(), old_keys_expire_at=ends_at
@@ -297,27 +314,19 @@ def _until(secrets: list[dict[str, Any]], ends_us: int, ports: Ports) -> list[di
     return [item for item in shortened if item["expires_at"] > now]
 
 
-def _may_sign_up(ports: Ports, authorization: str | None) -> None:
-    """Let anybody make workspaces in development, and in production those with the token.
+async def _signs_up(ports: Ports, request: Request) -> Person | None:
+    """Give who is logged in and makes a workspace; without a log-in, only where that may be.
 
     Raises:
-        Forbidden: Production, and no token was set.
-        Unauthenticated: The token is missing or wrong.
+        Unauthenticated: The access token is not good, or the operator's is missing or wrong.
+        Forbidden: Production, and there is no token that could be sent.
+        RateLimited: This address made too many.
     """
-    token = ports.settings.signup_token
-    if not ports.settings.is_production:
-        return
-    if not token:
-        raise Forbidden(
-            "Workspaces cannot be made here: the operator has not set NHOOD_SIGNUP_TOKEN.",
-            code="sign_up_closed",
-        )
-    given = bearer_token(authorization) or ""
-    if not hmac.compare_digest(given.encode(), token.reveal().encode()):
-        raise Unauthenticated(
-            "Making a workspace takes the operator's token: `Authorization: Bearer …`.",
-            code="sign_up_token",
-        )
+    token = bearer_token(request.headers.get("authorization"))
+    if token is not None and kid_of(token) is not None:
+        return await ports.doors.person(request.scope)
+    await may_sign_up(ports, request)
+    return None
 
 
 def _given(settings: SettingsBody | None) -> dict[str, Any]:
@@ -331,12 +340,14 @@ async def _found(on: Borrowed, workspace: str, *, lock: bool = False) -> Row:
     return found
 
 
-async def _show(on: Borrowed, found: Mapping[str, Any]) -> WorkspaceAnswer:
+async def _show(on: Borrowed, found: Mapping[str, Any], caller: Caller) -> WorkspaceAnswer:
+    sees_keys = "keys:read" in caller.permissions
+    shown = await keys.page(on, found["id"], None, LIMIT_MAX) if sees_keys else []
     return WorkspaceAnswer(
         **{name: found[name] for name in ("name", "email", "plan", "webhook_url")},
         workspace_id=found["id"],
         settings=SettingsAnswer(**effective(found["plan"], found["settings"])),
-        keys=[KeyAnswer(**key) for key in await workspaces.keys(on, found["id"])],
+        keys=[KeyAnswer(**key) for key in shown],
         created_at=found["created_at"],
         updated_at=found["updated_at"],
     )
@@ -353,7 +364,8 @@ def add_routes(router: APIRouter) -> None:
         status_code=201,
         tags=tags,
         summary="Make a workspace",
-        responses=failures(401, 403, 422),
+        openapi_extra=needs("public"),
+        responses=failures(401, 403, 422, 429),
     )
     router.add_api_route(
         "/api/v1/whoami",
@@ -361,6 +373,7 @@ def add_routes(router: APIRouter) -> None:
         methods=["GET"],
         tags=tags,
         summary="Tell whose key this is",
+        openapi_extra=needs("anyone"),
         responses=failures(401),
     )
     router.add_api_route(
@@ -369,6 +382,7 @@ def add_routes(router: APIRouter) -> None:
         methods=["GET"],
         tags=tags,
         summary="Get the workspace",
+        openapi_extra=needs("workspace:read"),
         responses=failures(401, 404),
     )
     router.add_api_route(
@@ -377,6 +391,7 @@ def add_routes(router: APIRouter) -> None:
         methods=["PATCH"],
         tags=tags,
         summary="Change the workspace",
+        openapi_extra=needs("workspace:write"),
         responses=failures(401, 404, 422),
     )
     router.add_api_route(
@@ -386,6 +401,7 @@ def add_routes(router: APIRouter) -> None:
         status_code=201,
         tags=tags,
         summary="Replace an API key",
+        openapi_extra=needs("keys:write"),
         responses=failures(401, 404, 422),
     )
     router.add_api_route(
@@ -395,5 +411,6 @@ def add_routes(router: APIRouter) -> None:
         status_code=201,
         tags=tags,
         summary="Replace the webhook secret",
+        openapi_extra=needs("workspace:write"),
         responses=failures(401, 404, 422),
     )

@@ -1,13 +1,11 @@
-"""Rows of `workspaces` and `api_keys`."""
+"""Rows of `workspaces`."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from control.core.access import NewKey
-from control.store.query import Borrowed, Row, row, rows, run
+from control.store.query import Borrowed, Row, row, run
 
 _COLUMNS = "id, name, email, plan, webhook_url, settings, created_at, updated_at"
 
@@ -57,48 +55,3 @@ async def set_webhook_secrets(
     """Write the sealed secrets: `[{"ciphertext": base 64, "expires_at": null | RFC 3339}]`."""
     sql = "UPDATE workspaces SET webhook_secrets = %s, updated_at = now() WHERE id = %s"
     await run(on, sql, (Jsonb(list(secrets)), workspace))
-
-
-async def insert_key(on: Borrowed, workspace: str, key_id: str, key: NewKey) -> None:
-    """Add a key: its digest, never the key."""
-    await run(
-        on,
-        "INSERT INTO api_keys (id, workspace_id, mode, prefix, digest) VALUES (%s, %s, %s, %s, %s)",
-        (key_id, workspace, key.mode, key.prefix, key.digest),
-    )
-
-
-async def expire_keys(on: Borrowed, workspace: str, mode: str, at: datetime) -> int:
-    """Let every key of this mode end at `at`, or earlier where it ends earlier already."""
-    return await run(
-        on,
-        "UPDATE api_keys SET expires_at = least(expires_at, %(at)s)"
-        " WHERE workspace_id = %(workspace)s AND mode = %(mode)s"
-        " AND (expires_at IS NULL OR expires_at > now())",
-        {"at": at, "workspace": workspace, "mode": mode},
-    )
-
-
-async def keys(on: Borrowed, workspace: str) -> list[Row]:
-    """List the keys that still work, newest first."""
-    return await rows(
-        on,
-        "SELECT id AS key_id, mode, prefix, created_at, expires_at, last_used_at FROM api_keys"
-        " WHERE workspace_id = %s AND (expires_at IS NULL OR expires_at > now())"
-        " ORDER BY created_at DESC, id DESC LIMIT 100",
-        (workspace,),
-    )
-
-
-async def find_key(on: Borrowed, digest: bytes) -> Row | None:
-    """Find whose key this is, and note that it was used (to the minute)."""
-    found = await row(
-        on,
-        "SELECT id, workspace_id, mode, expires_at, last_used_at IS NULL"
-        " OR last_used_at < now() - interval '1 minute' AS unnoted FROM api_keys"
-        " WHERE digest = %s AND (expires_at IS NULL OR expires_at > now())",
-        (digest,),
-    )
-    if found is not None and found["unnoted"]:
-        await run(on, "UPDATE api_keys SET last_used_at = now() WHERE id = %s", (found["id"],))
-    return found

@@ -44,7 +44,7 @@ async def secrets_of(workspace):
     return [Secret(SECRET)]
 
 
-async def authenticate(_header):
+async def authenticate(_scope):
     return Caller(WS, "live", "key_1")
 
 

@@ -1,6 +1,6 @@
 """A vault on a real database beside a running sandbox, with a workspace to work in."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 
 from schemas.access import Caller
 from schemas.errors import Unauthenticated
@@ -128,8 +129,9 @@ async def open_site(database: str, folder: Path, **changes: Any) -> AsyncIterato
             "live": Caller(WorkspaceId(workspace), "live", "key_2"),
         }
 
-        async def authenticate(header: str | None) -> Caller:
-            caller = callers.get((header or "").removeprefix("Bearer "))
+        async def authenticate(scope: MutableMapping[str, Any]) -> Caller:
+            header = Headers(scope=scope).get("authorization", "")
+            caller = callers.get(header.removeprefix("Bearer "))
             if caller is None:
                 raise Unauthenticated("Give an API key.")
             return caller

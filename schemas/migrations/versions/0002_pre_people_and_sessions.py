@@ -15,7 +15,7 @@ depends_on: str | Sequence[str] | None = None
 def upgrade() -> None:
     """Go one step on."""
     op.add_column("api_keys", sa.Column("name", sa.Text(), server_default="", nullable=False))
-    scopes = sa.Column(
+    scopes: sa.Column[list[str]] = sa.Column(
         "scopes",
         postgresql.ARRAY(sa.Text()),
         server_default=sa.text("'{*}'::text[]"),

@@ -7,6 +7,7 @@ import httpx
 import orjson
 import pytest
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 
 from ingest.app import IngestPorts, build_router
 from ingest.definitions import Listeners
@@ -62,7 +63,8 @@ class World:
         for late in self.on_refresh:
             self.listeners.take(late)
 
-    async def authenticate(self, header):
+    async def authenticate(self, scope):
+        header = Headers(scope=scope).get("authorization")
         if header == "Bearer live":
             return Caller(WS, "live", "key_1")
         if header == "Bearer test":
