@@ -19,6 +19,7 @@ from wire.bus import KafkaPublisher
 from wire.calls import AiohttpCalls
 from wire.consumer import GroupConsumer, Taken
 from wire.database import open_pool
+from wire.gather import Gathered
 from wire.http import allowed_by
 from wire.telemetry import LAG, OLDEST_UNFINISHED, configure_logging, start_ops_server
 
@@ -28,7 +29,7 @@ GROUP = "nhood-executors"
 DRAIN_S = (
     20.0  # for calls under way when the process has to end; the rest is done by the next owner
 )
-LINGER_MS = 5.0  # results that end at the same time share a request to the broker
+LINGER_MS = 0.5  # `Gathered` makes the batches
 _MEASURE_S = 2.0
 
 
@@ -92,7 +93,9 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
         driver = Driver(calls, vault.tokens, settings)
         await publisher.start()
         await ledger.start()
-        worker = Worker(Ports(catalogue, ledger, driver, publisher), lambda: running.consumer)
+        worker = Worker(
+            Ports(catalogue, ledger, driver, Gathered(publisher)), lambda: running.consumer
+        )
         topics = [steps_topic(slug) for slug in slugs]
         running = Executors(
             GroupConsumer(bootstrap, GROUP, topics, lambda batch: running.deliver(batch)),
