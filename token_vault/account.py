@@ -13,7 +13,7 @@ from schemas.provider import ProviderSpec, render_all
 from schemas.provider_auth import AccountStep, HttpStep
 from schemas.settings import Settings
 from token_vault import endpoints
-from token_vault.core.grants import App, Granted
+from token_vault.core.grants import App, Granted, basic_pair
 from token_vault.exchange import TIMEOUT_S, json_of
 from wire.http import map_http_failure
 
@@ -151,7 +151,7 @@ async def perform(client: httpx.AsyncClient, visit: Visit, step: HttpStep) -> ht
     form = step.form.render(roots) if step.form else {}
     auth: tuple[str, str] | None = None
     if visit.app is not None and step.client_auth == "basic":
-        auth = (visit.app.client_id, visit.app.client_secret.reveal())
+        auth = basic_pair(visit.app)
     elif visit.app is not None and step.client_auth == "post":
         secret = visit.app.client_secret.reveal()
         form = {**form, "client_id": visit.app.client_id, "client_secret": secret}

@@ -22,6 +22,7 @@ from schemas.settings import Settings
 
 KAFKA_VERSION = "4.3.1"
 FREE_BYTES_MIN = 512 * 1024 * 1024  # jars, a first log and room to breathe
+_OWN_KAFKA = ", or KAFKA_BOOTSTRAP_SERVERS to a Kafka of your own"
 _LOCK = Path(__file__).with_name("kafka-jars.lock")
 _PARALLEL = 8
 _TIMEOUT_S = 60
@@ -44,16 +45,20 @@ class Jar:
         return self.path.rpartition("/")[2]
 
 
-def locked_jars() -> list[Jar]:
-    """Read the lock."""
-    lines = (line.split() for line in _LOCK.read_text().splitlines() if line)
+def locked_jars(lock: Path = _LOCK) -> list[Jar]:
+    """Read a lock; Kafka's where none is given."""
+    lines = (line.split() for line in lock.read_text().splitlines() if line)
     return [Jar(digest, int(size), path) for digest, size, path in lines]
 
 
+def cache_folder(settings: Settings) -> Path:
+    """Say where downloads are kept: shared by all checkouts of a user."""
+    return Path(settings.cache_dir or platformdirs.user_cache_dir("neighbourhood"))
+
+
 def jars_folder(settings: Settings) -> Path:
-    """Say where the jars are kept: shared by all checkouts of a user."""
-    root = settings.cache_dir or platformdirs.user_cache_dir("neighbourhood")
-    return Path(root) / f"kafka-{KAFKA_VERSION}"
+    """Say where Kafka's jars are kept."""
+    return cache_folder(settings) / f"kafka-{KAFKA_VERSION}"
 
 
 def missing_jars(folder: Path) -> list[Jar]:
@@ -89,8 +94,33 @@ def ensure_jars(settings: Settings, progress: Progress | None = None) -> Path:
     """
     folder = jars_folder(settings)
     missing = missing_jars(folder)
-    if not missing:
-        return folder
+    if missing:
+        fetch(missing, folder, settings, what="Kafka", instead=_OWN_KAFKA, progress=progress)
+    return folder
+
+
+def fetch(
+    files: list[Jar],
+    folder: Path,
+    settings: Settings,
+    *,
+    what: str,
+    instead: str = "",
+    progress: Progress | None = None,
+) -> None:
+    """Download pinned files into a folder, checking each.
+
+    Args:
+        files: Which, with their checksums.
+        folder: Where to; made where it is not there.
+        settings: For the Maven repository.
+        what: The program that needs them.
+        instead: What else can be set where no download is possible, as the end of a sentence.
+        progress: Told after each file.
+
+    Raises:
+        StackError: No network, a wrong checksum, no room; the sentence says how to mend it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
@@ -102,23 +132,24 @@ def ensure_jars(settings: Settings, progress: Progress | None = None) -> Path:
         ) from error
     if free < FREE_BYTES_MIN:
         raise StackError(
-            f"{folder} has {free >> 20} MB left and Kafka needs {FREE_BYTES_MIN >> 20} MB: free "
+            f"{folder} has {free >> 20} MB left and {what} needs {FREE_BYTES_MIN >> 20} MB: free "
             "some room or set NHOOD_CACHE_DIR to another disk.",
             code="disk_full",
         )
-    _download_all(missing, folder, settings.maven_repository.rstrip("/"), progress)
-    return folder
+    _download_all(files, folder, settings.maven_repository.rstrip("/"), instead, progress)
 
 
 def _download_all(
-    missing: list[Jar], folder: Path, repository: str, progress: Progress | None
+    missing: list[Jar], folder: Path, repository: str, instead: str, progress: Progress | None
 ) -> None:
     total, there = sum(jar.size for jar in missing), 0
     with (
         httpx.Client(timeout=_TIMEOUT_S, follow_redirects=True) as client,
         ThreadPoolExecutor(_PARALLEL) as pool,
     ):
-        tasks = {pool.submit(_download, client, repository, jar, folder): jar for jar in missing}
+        tasks = {
+            pool.submit(_download, client, repository, jar, folder, instead): jar for jar in missing
+        }
         try:
             for task in as_completed(tasks):
                 task.result()
@@ -131,7 +162,7 @@ def _download_all(
             raise
 
 
-def _download(client: httpx.Client, repository: str, jar: Jar, folder: Path) -> None:
+def _download(client: httpx.Client, repository: str, jar: Jar, folder: Path, instead: str) -> None:
     url = f"{repository}/{jar.path}"
     try:
         answer = client.get(url)
@@ -144,8 +175,7 @@ def _download(client: httpx.Client, repository: str, jar: Jar, folder: Path) -> 
         )
         raise StackError(
             f"{jar.name} could not be downloaded from {repository} ({what}). Check the network, "
-            "set NHOOD_MAVEN_REPOSITORY to a mirror of Maven Central, or KAFKA_BOOTSTRAP_SERVERS "
-            "to a Kafka of your own.",
+            f"set NHOOD_MAVEN_REPOSITORY to a mirror of Maven Central{instead}.",
             code="download_failed",
         ) from error
     if _digest(answer.content) != jar.sha256:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from html import escape
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit, urlunsplit
 
 from nhood.sandbox.acting import token_of, who
 from nhood.sandbox.grants import CODE_LIFE_S, Code, Tokens
@@ -261,7 +261,7 @@ def _basic(incoming: Incoming) -> tuple[str, str]:
         name, _, secret = base64.b64decode(text, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         return "", ""
-    return unquote(name), unquote(secret)
+    return unquote_plus(name), unquote_plus(secret)
 
 
 def _challenge(verifier: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, cast
+from urllib.parse import quote_plus
 
 import orjson
 from authlib.common.urls import add_params_to_qs, url_decode
@@ -167,7 +168,10 @@ def refresh_request(auth: AuthSpec, app: App, refresh_token: Secret) -> TokenReq
 
 def _token_request(auth: AuthSpec, app: App, body: str, params: Mapping[str, Any]) -> TokenRequest:
     headers = {"Accept": "application/json"}
-    signer = ClientAuth(app.client_id, app.client_secret.reveal(), _CLIENT_AUTH[auth.client_auth])
+    client = (app.client_id, app.client_secret.reveal())
+    if auth.client_auth == "basic":
+        client = basic_pair(app)
+    signer = ClientAuth(*client, _CLIENT_AUTH[auth.client_auth])
     if auth.token_body == "json":  # noqa: S105 - a format
         _, headers, body = signer.prepare("POST", "", headers, body)
         content = orjson.dumps({**dict(url_decode(body)), **params})
@@ -177,6 +181,15 @@ def _token_request(auth: AuthSpec, app: App, body: str, params: Mapping[str, Any
     _, headers, body = signer.prepare("POST", "", headers, add_params_to_qs(body, named))
     headers["Content-Type"] = "application/x-www-form-urlencoded"
     return TokenRequest(headers, body.encode())
+
+
+def basic_pair(app: App) -> tuple[str, str]:
+    """Give an app's id and secret as HTTP basic carries them.
+
+    Both are form-encoded first, so that a secret may hold any character (RFC 6749 §2.3.1); letters,
+    digits and `-._` stay as they are, so vendors that leave the encoding out see no difference.
+    """
+    return quote_plus(app.client_id), quote_plus(app.client_secret.reveal())
 
 
 def _form_text(value: object) -> str:

@@ -1,5 +1,6 @@
 """What token endpoints answer and what they are asked, as tables over made-up and real vendors."""
 
+import base64
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -193,6 +194,10 @@ def test_authorize_address_follows_the_provider() -> None:
 def test_code_request_carries_the_client_as_declared() -> None:
     basic = code_request(SLACK, APP, code="c&1", redirect_uri="https://a.example", verifier="v")
     assert basic.headers["Authorization"] == "Basic Y2xpZW50OnMzY3JldA=="
+    odd = App("client", Secret("a+b/ c%é"))
+    encoded = code_request(SLACK, odd, code="c", redirect_uri="https://a.example", verifier=None)
+    pair = base64.b64decode(encoded.headers["Authorization"].removeprefix("Basic ")).decode()
+    assert pair == "client:a%2Bb%2F+c%25%C3%A9"  # RFC 6749 §2.3.1
     form = parse_qs(basic.content.decode())
     assert form["code"] == ["c&1"]
     assert form["code_verifier"] == ["v"]
