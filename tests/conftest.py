@@ -16,6 +16,7 @@ from nhood.embedded.server import Running, free_port, stop
 from schemas.provider import load_catalogue
 from schemas.settings import Secret, Settings
 from schemas.topics import concrete_topics, load_topics, topics_file
+from tests.folders import folder_for_servers
 from wire.admin import ensure_topics
 from wire.database import migrate
 
@@ -31,11 +32,12 @@ class Stack:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("stack")
-    for parent in (folder, *folder.parents):  # PostgreSQL runs as another user when we are root
-        if parent.is_relative_to(tmp_path_factory.getbasetemp().parent):
-            parent.chmod(parent.stat().st_mode | 0o011)
+def stack() -> Iterator[Stack]:
+    with folder_for_servers("stack") as folder:
+        yield from _started(folder)
+
+
+def _started(folder: Path) -> Iterator[Stack]:
     started: list[tuple[Running, int]] = []
     try:
         broker = kafka.start(folder, Settings.from_env(), os.environ, port=free_port())

@@ -235,7 +235,7 @@ class KafkaPublisher:
             self._producer.poll(_POLL_S)
 
     async def close(self, timeout_s: float = 10) -> int:
-        """Wait for what is under way.
+        """Wait for what is under way and end; publish nothing after.
 
         Returns:
             How many records had no answer when the time was up.
@@ -244,6 +244,11 @@ class KafkaPublisher:
         self._stop.set()
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, timeout_s)
+        # Its connections and threads end here, not whenever Python collects it; what is left over
+        # is given up, or close would wait for it once more.
+        if left:
+            self._producer.purge()
+        await asyncio.to_thread(self._producer.close)
         return left
 
 

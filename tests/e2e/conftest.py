@@ -4,16 +4,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.folders import folder_for_servers
 from tests.product import Product, Workspace
 
 
 @pytest.fixture(scope="session")
-def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    folder = tmp_path_factory.mktemp("product")
-    for parent in (folder, *folder.parents):  # PostgreSQL runs as another user when we are root
-        if parent.is_relative_to(tmp_path_factory.getbasetemp().parent):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    found = Product(folder)
+def product() -> Iterator[Product]:
+    with folder_for_servers("product") as folder:
+        yield from _running(Product(folder))
+
+
+def _running(found: Product) -> Iterator[Product]:
     try:
         found.up()
         yield found
