@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel, Field, SecretStr, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 from control.api.members import invited, join
 from control.api.shapes import (
@@ -57,7 +57,13 @@ _PASSWORD: Final = Field(min_length=1, max_length=1_024)
 _TAGS: Final[list[Any]] = ["people"]
 
 
-class _Cookie(Body):
+class _Exact(Body):
+    """Spaces around a text stay: they may be part of a password."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=False)
+
+
+class _Cookie(_Exact):
     cookie: bool = Field(
         default=False, description="For browsers: the refresh token as a cookie, not in the body."
     )
@@ -68,7 +74,7 @@ class RegisterBody(_Cookie):
 
     email: Email = Field(examples=["ada@acme.example"])
     password: Annotated[SecretStr, _PASSWORD] = Field(description="12 to 256 characters.")
-    name: Annotated[Text, StringConstraints(max_length=NAME_MAX)] = ""
+    name: Annotated[Text, StringConstraints(max_length=NAME_MAX, strip_whitespace=True)] = ""
     invitation: Annotated[str, Field(max_length=100)] | None = Field(
         None, description="The token of an invitation: it is accepted at once."
     )
@@ -87,7 +93,7 @@ class RefreshBody(Body):
     refresh_token: Annotated[SecretStr, Field(max_length=200)] | None = None
 
 
-class PasswordBody(Body):
+class PasswordBody(_Exact):
     """The password as it is and as it is to be."""
 
     current_password: Annotated[SecretStr, _PASSWORD]

@@ -63,7 +63,10 @@ def _no_nul(text: str) -> str:
 Text = Annotated[str, AfterValidator(_no_nul)]
 
 Name = Annotated[Text, StringConstraints(min_length=1, max_length=NAME_MAX)]
-Email = Annotated[Text, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$", max_length=254)]
+Email = Annotated[
+    Text,
+    StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$", max_length=254, strip_whitespace=True),
+]
 
 _bearer = HTTPBearer(
     auto_error=False,

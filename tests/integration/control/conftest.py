@@ -14,6 +14,12 @@ from control.ports import Ports
 from schemas.provider import load_catalogue
 from schemas.settings import Secret, Settings
 from schemas.topics import DEADLETTER, DEFINITIONS, EVENTS, EXECUTIONS, RESULTS
+from tests.integration.control.people_parts import (
+    Gateway,
+    forget_tries,
+    running_gateway,
+    settings_for,
+)
 from token_vault.vault import Vault
 from wire.bus import MemoryBus
 from wire.database import open_pool
@@ -87,3 +93,17 @@ async def api(client, ports) -> Api:
 async def other(client, ports) -> Api:
     """A second workspace."""
     return Api(client, ports, ports.publisher, await sign_up(client, name="Other"))
+
+
+@pytest.fixture
+def live_settings(database, master_key, stack) -> Settings:
+    """With a real Valkey, for what is counted there."""
+    return settings_for(database, master_key, stack.valkey)
+
+
+@pytest.fixture
+async def gateway(live_settings, stack) -> AsyncIterator[Gateway]:
+    """The whole gateway over real HTTP."""
+    await forget_tries(stack.valkey)
+    async with running_gateway(live_settings) as found:
+        yield found
