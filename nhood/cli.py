@@ -15,6 +15,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from nhood import people
 from nhood.run_state import RunState, read_state
 from schemas.errors import InvalidInput, NeighbourhoodError
 from schemas.settings import Settings
@@ -288,6 +289,15 @@ def _live(settings: Settings) -> Settings:
             code="not_up",
         )
     return Settings.from_env({**os.environ, **state.env})  # noqa: TID251 - laid over what it was
+
+
+def _with_database() -> Settings:
+    """Take the database that the environment names, or the running stack's."""
+    settings = _settings()
+    return settings if settings.database_url else _live(settings)
+
+
+app.add_typer(people.build(_with_database, _say), name="people")
 
 
 def main() -> None:
