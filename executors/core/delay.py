@@ -1,5 +1,6 @@
 """Reads how long a vendor asks to wait, in all the forms that vendors use; pure."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,13 +13,15 @@ DELAY_MAX_S: Final = 24 * 3600.0
 
 _EPOCH_MIN: Final = 1e9  # a number above it is a time, not a wait: 1e9 s are 31 years
 _EPOCH_MS_MIN: Final = 1e12
+_ISO: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?:Z|[+-]\d\d:?\d\d)")
 
 
 def parse_delay(value: object, form: DelayForm, now_s: float) -> float | None:
     """Give the wait in seconds, from 0 to DELAY_MAX_S; None where it cannot be read.
 
     `Retry-After` has two forms, seconds and an HTTP date (RFC 9110 §10.2.3); vendors add fractions,
-    times since 1970 in seconds or milliseconds, and ISO 8601 times. `auto` tells them apart.
+    times since 1970 in seconds or milliseconds, and ISO 8601 times. `auto` tells them apart; `iso`
+    finds the time inside a sentence as well ("Retry after 2026-01-01T00:00:00.000Z").
 
     Args:
         value: As the vendor sent it.
@@ -27,6 +30,9 @@ def parse_delay(value: object, form: DelayForm, now_s: float) -> float | None:
     """
     number = _number(value)
     moment: float | None
+    if number is None and form == "iso" and isinstance(value, str):
+        found = _ISO.search(value)
+        value = found.group() if found else value
     if number is not None:
         moment = _moment(number, form)
         wait = number if moment is None else moment - now_s

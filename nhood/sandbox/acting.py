@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nhood.sandbox import likeness, paging
+from nhood.sandbox import likeness, mime, paging
 from nhood.sandbox.grants import Grant
 from nhood.sandbox.plan import Plan, dig
 from nhood.sandbox.records import Account, Record
@@ -242,7 +242,10 @@ def _create(doing: Act, further: Mapping[str, Any] | None = None) -> Answer:
             names[name] = f"{front}-{str(names[name]).rpartition('-')[2]}"
     for name, path in plan.resource.taken.items():
         names[name] = dig(doing.sent, tuple(path.split("."))) or names.get(name)
-    record = Record(number, {**names, **(further or {})}, doing.sent)
+    sent = doing.sent
+    if plan.sheet.mime is not None:
+        sent = {**sent, **mime.shown(dig(sent, tuple(plan.sheet.mime.split("."))))}
+    record = Record(number, {**names, **(further or {})}, sent)
     account.shelf(plan.spec.resource).add(record)
     return answer_of(doing, record)
 

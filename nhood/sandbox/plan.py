@@ -109,8 +109,11 @@ class Plan:
             if value is ABSENT:
                 continue
             if leaf.plain is not None:
-                if leaf.place in ("query", "form", "path", "header"):
-                    value = _typed(value, properties.get(leaf.plain, {}))
+                schema = properties.get(leaf.plain, {})
+                if leaf.place == "query" and schema.get("type") == "array":
+                    value = incoming.query_list(leaf.name)
+                elif leaf.place in ("query", "form", "path", "header"):
+                    value = _typed(value, schema)
                 params[leaf.plain] = value
             else:
                 for name in leaf.params:

@@ -30,6 +30,7 @@ errors then look as the standards say. The file says how this vendor's look:
         match: {ts: [ts, thread_ts]}   of a list: a param, and the fields of which one must equal it
         upsert: true            makes what is not there
         soql: true              the list is asked for by a query
+        mime: raw               request's field that holds an e-mail, which is shown taken apart
     references:                 params that name a thing of the account
       - {param: channel, resource: channels, by: name, strip: "#", pattern: …, accept: …}
     routes:                     further addresses, such as upload hosts
@@ -89,6 +90,7 @@ class ActionSheet:
     page: Mapping[str, str] = field(default_factory=dict)
     match: Mapping[str, list[str]] = field(default_factory=dict)
     soql: bool = False
+    mime: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +257,7 @@ def _action(data: Mapping[str, Any]) -> ActionSheet:
         page=data.get("page", {}),
         match=data.get("match", {}),
         soql=data.get("soql", False),
+        mime=data.get("mime"),
     )
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from nhood.sandbox.grants import GrantBook
 from nhood.sandbox.plan import Plan, path_pattern, plan_action
@@ -64,7 +65,8 @@ class Vendor:
                 continue
             match = pattern.fullmatch(incoming.path)
             if match is not None:
-                found.append((route, match.groupdict()))
+                groups = {name: unquote(text) for name, text in match.groupdict().items()}
+                found.append((route, groups))
                 fewest = pattern.groups
         if not found:
             return None

@@ -55,6 +55,12 @@ class Incoming:
             self._query = dict(pairs)
         return self._query
 
+    def query_list(self, name: str) -> list[str]:
+        """Give every value of the query under a name."""
+        return [
+            value for key, value in parse_qsl(self.query, keep_blank_values=True) if key == name
+        ]
+
     def _parse(self) -> Any:  # noqa: ANN401 - JSON values
         if not self.body:
             return None

@@ -97,9 +97,10 @@ class Description:
     def answer_faults(self, operation: Operation, status: int, body: Any) -> list[Fault]:
         """Tell what of an answer the description does not allow."""
         answers = operation.data["responses"]
-        if str(status) not in answers:
+        told = next((n for n in (str(status), f"{status // 100}XX") if n in answers), None)
+        if told is None:
             return [Fault("status", f"{status} is not one of {', '.join(answers)}")]
-        answer = self._resolve(answers[str(status)])
+        answer = self._resolve(answers[told])
         schema = answer.get("schema")
         if not self.swagger:
             schema = answer.get("content", {}).get("application/json", {}).get("schema")

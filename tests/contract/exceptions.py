@@ -62,4 +62,16 @@ DEPARTURES = (
         "body.ticket.custom_fields[[]*",
         "The description gives the field's definition where {id, value} is sent.",
     ),
+    Departure(
+        "gmail",
+        "delete_*",
+        "status",
+        "The wire gives 204 without a body; the description knows 200 only.",
+    ),
+    Departure(
+        "gmail",
+        "modify_messages",
+        "status",
+        "The wire gives 204 without a body; the description knows 200 only.",
+    ),
 )

@@ -20,6 +20,7 @@ _MORE: dict[str, dict[str, Any]] = {
     "jira.search_issues": {"nextPageToken": "page-{n}"},
     "jira": {"isLast": False},
     "zendesk": {"meta": {"has_more": True, "after_cursor": "page-{n}"}},
+    "gmail": {"nextPageToken": "page-{n}"},
 }
 _END: dict[str, dict[str, Any]] = {
     "slack.list_files": {"paging": {"page": 3, "pages": 3}},
@@ -28,6 +29,7 @@ _END: dict[str, dict[str, Any]] = {
     "jira.search_issues": {},
     "jira": {"isLast": True},
     "zendesk": {"meta": {"has_more": False, "after_cursor": None}},
+    "gmail": {},
 }
 
 

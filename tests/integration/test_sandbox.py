@@ -42,6 +42,7 @@ THINGS: list[tuple[str, str, dict[str, Any], str, dict[str, Any], str]] = [
     ("salesforce", "lead", {"last_name": "Doe", "company": "Acme"}, "id", {}, "LastName"),
     ("jira", "issue", {"project": "OPS", "summary": "Down"}, "issue", {}, "summary"),
     ("zendesk", "ticket", {"subject": "Fire", "comment": "Help"}, "ticket_id", {}, "subject"),
+    ("gmail", "label", {"name": "Launch"}, "label_id", {}, "name"),
 ]
 
 
@@ -126,6 +127,20 @@ async def test_upsert_makes_once_and_changes_after(sandbox: Playground) -> None:
     assert first.vendor_id == second.vendor_id
 
 
+async def test_sent_mail_can_be_read_and_answered(sandbox: Playground) -> None:
+    mail = {"to": "Ada <ada@acme.example>", "subject": "Grüße", "text": "Hallo", "html": "<b>!</b>"}
+    sent = await sandbox.act("gmail", "send_message", mail)
+    assert isinstance(sent, Succeeded)
+    read = await sandbox.act("gmail", "read_message", {"message_id": sent.vendor_id})
+    assert isinstance(read, Succeeded)
+    assert (read.output["to"], read.output["subject"]) == ("Ada <ada@acme.example>", "Grüße")
+    assert read.output["text"].strip() == "Hallo"
+    assert read.output["html"].strip() == "<b>!</b>"
+    # it came from nobody's address, so there is nobody to answer
+    answer = {"message_id": sent.vendor_id, "text": "Danke"}
+    assert (await sandbox.act("gmail", "reply_to_message", answer)).code == "no_sender"
+
+
 async def test_issue_carries_its_projects_key(sandbox: Playground) -> None:
     made = await sandbox.act("jira", "create_issue", {"project": "OPS", "summary": "Down"})
     assert isinstance(made, Succeeded)
@@ -161,6 +176,7 @@ async def test_list_is_cut_into_pages(sandbox: Playground) -> None:
         ("jira", "add_comment", {"issue": "NO-1", "body": "x"}, "not_found"),
         ("zendesk", "get_ticket", {"ticket_id": 1}, "RecordNotFound"),
         ("zendesk", "delete_ticket", {"ticket_id": 1}, "RecordNotFound"),
+        ("gmail", "get_message", {"message_id": "0000000000000000"}, "notFound"),
     ],
 )
 async def test_what_is_not_there_is_refused_as_the_vendor_does(

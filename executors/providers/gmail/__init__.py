@@ -1,0 +1,1 @@
+"""Gmail, as data in provider.yaml."""
