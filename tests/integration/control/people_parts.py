@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -116,6 +117,16 @@ class Visitor:
             role,
         )
         self.gateway.ports.sessions.forget()
+
+
+async def refused_within(ask: Callable[[], Awaitable[httpx.Response]], seconds: float) -> None:
+    """Ask until it is refused; no request that began later than the bound may be answered."""
+    began = time.monotonic()
+    while True:
+        asked = time.monotonic()
+        if (await ask()).status_code == 401:
+            return
+        assert asked - began <= seconds, f"still let in after {asked - began:.2f} s"
 
 
 class NoListeners:
