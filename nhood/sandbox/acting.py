@@ -34,6 +34,7 @@ class Act:
     account: Account
     params: dict[str, Any]
     sent: dict[str, Any]
+    incoming: Incoming
 
     @property
     def salt(self) -> str:
@@ -96,7 +97,7 @@ def act(
     refused = _refused(vendor, plan, params, sent)
     if refused is not None:
         return refused, key
-    doing = Act(world, vendor, plan, account, params, sent)
+    doing = Act(world, vendor, plan, account, params, sent, incoming)
     for reference in vendor.sheet.references:
         if reference.param in params and not _refer(doing, reference):
             resource = vendor.sheet.resources.get(reference.resource)

@@ -4,6 +4,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode, urlsplit
 
 from nhood.sandbox import likeness, soql
 from nhood.sandbox.plan import WirePath, dig
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from nhood.sandbox.acting import Act
 
 PAGE_DEFAULT: Final = 100
+_SKIP: Final = "$skiptoken"  # where the next page starts, in addresses that vendors write whole
 _LIMITS: Final = ("limit", "count", "page_size", "per_page", "maxResults", "max_results", "first")
 # How ids are called inside things.
 _SPELLINGS: Final = ("ts", "Id", "uuid", "gid", "sid")
@@ -131,12 +133,33 @@ def _page(doing: "Act", items: list[Any]) -> Any:  # noqa: ANN401 - JSON
             body = put(body, path, _cursor(start + limit))
         elif dig(body, path) is not ABSENT:
             body = put(body, path, "" if isinstance(dig(plan.body, path), str) else None)
+    link = _link_place(doing)
+    if link is not None and more:
+        body = put(body, link, _link(doing, start + limit))
     return body
+
+
+def _link_place(doing: "Act") -> tuple[str, ...] | None:
+    """Say where the next page's address stands in an answer; None where it is not there whole."""
+    pages = doing.plan.spec.pages
+    paths = pages.next_url.paths if pages is not None and pages.next_url is not None else ()
+    if len(paths) != 1 or paths[0].root != "body":
+        return None
+    return tuple(str(step) for step in paths[0].steps)
+
+
+def _link(doing: "Act", start: int) -> str:
+    """Give the next page's address as the vendor would write it: under its own name."""
+    query = {**doing.incoming.query_data(), _SKIP: _cursor(start)}
+    home = urlsplit(doing.vendor.spec.api.base_url.source)
+    return f"{home.scheme}://{home.netloc}{doing.incoming.path}?{urlencode(query)}"
 
 
 def _start(doing: "Act", limit: int) -> int:
     pages = doing.plan.spec.pages
     value = doing.params.get(pages.param) if pages is not None and pages.param else None
+    if _link_place(doing) is not None:
+        value = doing.incoming.query_data().get(_SKIP)
     if pages is None or value is None:
         return 0
     if pages.step == "page":

@@ -20,6 +20,7 @@ SAMPLE_VARIABLES = {
     "instance_url": "https://acme.my.salesforce.com",
     "cloudid": "11223344-a1b2-3b33-c444-def123456789",
     "site_url": "https://acme.atlassian.net",
+    "user_id": "8b081ef6-4792-4def-b2c9-c363a1bf41d5",
 }
 
 

@@ -74,4 +74,10 @@ DEPARTURES = (
         "status",
         "The wire gives 204 without a body; the description knows 200 only.",
     ),
+    Departure(
+        "microsoft_teams",
+        "*",
+        "body.members[[]*",
+        "A member's user@odata.bind is documented; the description lists what is read only.",
+    ),
 )

@@ -21,6 +21,9 @@ _MORE: dict[str, dict[str, Any]] = {
     "jira": {"isLast": False},
     "zendesk": {"meta": {"has_more": True, "after_cursor": "page-{n}"}},
     "gmail": {"nextPageToken": "page-{n}"},
+    "microsoft_teams": {
+        "@odata.nextLink": "https://graph.microsoft.com/v1.0/teams/t/channels?$skiptoken=page-{n}"
+    },
 }
 _END: dict[str, dict[str, Any]] = {
     "slack.list_files": {"paging": {"page": 3, "pages": 3}},
@@ -30,6 +33,7 @@ _END: dict[str, dict[str, Any]] = {
     "jira": {"isLast": True},
     "zendesk": {"meta": {"has_more": False, "after_cursor": None}},
     "gmail": {},
+    "microsoft_teams": {},
 }
 
 

@@ -36,6 +36,7 @@ ACCOUNT: Mapping[str, Mapping[str, str]] = {
     "zendesk": {"subdomain": "acme"},
     "jira": {"cloudid": "11111111-2222-4333-8444-555555555555"},
     "salesforce": {"instance_url": "https://acme.my.salesforce.com"},
+    "microsoft_teams": {"user_id": "8b081ef6-4792-4def-b2c9-c363a1bf41d5"},
 }
 
 

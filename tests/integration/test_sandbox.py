@@ -43,6 +43,7 @@ THINGS: list[tuple[str, str, dict[str, Any], str, dict[str, Any], str]] = [
     ("jira", "issue", {"project": "OPS", "summary": "Down"}, "issue", {}, "summary"),
     ("zendesk", "ticket", {"subject": "Fire", "comment": "Help"}, "ticket_id", {}, "subject"),
     ("gmail", "label", {"name": "Launch"}, "label_id", {}, "name"),
+    ("microsoft_teams", "meeting", {"subject": "Launch"}, "meeting_id", {}, "subject"),
 ]
 
 
@@ -141,6 +142,35 @@ async def test_sent_mail_can_be_read_and_answered(sandbox: Playground) -> None:
     assert (await sandbox.act("gmail", "reply_to_message", answer)).code == "no_sender"
 
 
+async def test_channel_with_an_odd_id_keeps_its_own_messages(sandbox: Playground) -> None:
+    team, made = {"team_id": "t1"}, []
+    for name in ("Launch", "Support"):
+        channel = await sandbox.act("microsoft_teams", "create_channel", team | {"name": name})
+        assert isinstance(channel, Succeeded)
+        made.append(team | {"channel_id": channel.vendor_id})  # 19:…@thread.tacv2
+    for number in range(5):
+        text = {"text": f"no {number}"}
+        await sandbox.act("microsoft_teams", "send_channel_message", made[0] | text)
+    await sandbox.act("microsoft_teams", "send_channel_message", made[1] | {"text": "other"})
+    found = await sandbox.act("microsoft_teams", "get_channel", made[0])
+    assert isinstance(found, Succeeded)
+    assert found.output["displayName"] == "Launch"
+    pages = made[0] | {"page_size": 2, "max_items": 50}
+    listed = await sandbox.act("microsoft_teams", "list_channel_messages", pages)
+    assert isinstance(listed, Succeeded)
+    texts = [message["body"]["content"] for message in listed.output["value"]]
+    assert texts == [f"no {number}" for number in (4, 3, 2, 1, 0)]
+
+
+async def test_direct_message_opens_a_chat_and_is_listed_there(sandbox: Playground) -> None:
+    params = {"user": "ada@contoso.example", "text": "Hello Ada"}
+    sent = await sandbox.act("microsoft_teams", "send_direct_message", params)
+    assert isinstance(sent, Succeeded)
+    opened = (await sandbox.received("microsoft_teams"))[-2]["body"]
+    assert opened["chatType"] == "oneOnOne"
+    assert "ada@contoso.example" in opened["members"][1]["user@odata.bind"]
+
+
 async def test_issue_carries_its_projects_key(sandbox: Playground) -> None:
     made = await sandbox.act("jira", "create_issue", {"project": "OPS", "summary": "Down"})
     assert isinstance(made, Succeeded)
@@ -177,6 +207,7 @@ async def test_list_is_cut_into_pages(sandbox: Playground) -> None:
         ("zendesk", "get_ticket", {"ticket_id": 1}, "RecordNotFound"),
         ("zendesk", "delete_ticket", {"ticket_id": 1}, "RecordNotFound"),
         ("gmail", "get_message", {"message_id": "0000000000000000"}, "notFound"),
+        ("microsoft_teams", "get_meeting", {"meeting_id": "nope"}, "NotFound"),
     ],
 )
 async def test_what_is_not_there_is_refused_as_the_vendor_does(
