@@ -351,15 +351,31 @@ def _is_same(present: Connection, account: Account) -> bool:
     return present.account_id is not None and present.account_id == account.account_id
 
 
-def _check(owner: Owner, wish: Wish, spec: ProviderSpec, *, is_production: bool) -> list[Problem]:
-    problems = spec.auth.check_variables(wish.variables)
-    if not 0 < len(owner.user_id) <= USER_ID_CHARS_MAX:
+def check_user_and_urls(
+    user_id: str, urls: Mapping[str, str | None], *, is_production: bool
+) -> list[Problem]:
+    """Check a developer's id of a customer, and addresses that browsers are to be sent to.
+
+    Args:
+        user_id: The id.
+        urls: By the name of their field; None: not given.
+        is_production: Then plain http is for localhost only.
+    """
+    problems = []
+    if not 0 < len(user_id) <= USER_ID_CHARS_MAX:
         text = f"must have 1 to {USER_ID_CHARS_MAX} characters"
         problems.append(Problem("user_id", text, "Give your own id of this customer.", "bad_value"))
-    for place, url in (("redirect_uri", wish.redirect_uri), ("return_url", wish.return_url)):
+    for place, url in urls.items():
         if url is not None and not _is_web_address(url, is_production=is_production):
             mend = "Give an absolute https:// address without a fragment (http:// on localhost)."
             problems.append(Problem(place, "is not an address we can send to", mend, "bad_url"))
+    return problems
+
+
+def _check(owner: Owner, wish: Wish, spec: ProviderSpec, *, is_production: bool) -> list[Problem]:
+    problems = spec.auth.check_variables(wish.variables)
+    urls = {"redirect_uri": wish.redirect_uri, "return_url": wish.return_url}
+    problems += check_user_and_urls(owner.user_id, urls, is_production=is_production)
     for scope in wish.scopes or ():
         if not scope or any(character.isspace() for character in scope):
             problems.append(Problem("scopes", f"{scope!r} is not a scope", "", "bad_value"))
