@@ -80,4 +80,10 @@ DEPARTURES = (
         "body.members[[]*",
         "A member's user@odata.bind is documented; the description lists what is read only.",
     ),
+    Departure(
+        "zoom",
+        "*_recordings",
+        "answer*.id",
+        "A recording's id is its meeting's number, and a number on the wire.",
+    ),
 )

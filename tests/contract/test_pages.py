@@ -21,6 +21,8 @@ _MORE: dict[str, dict[str, Any]] = {
     "jira": {"isLast": False},
     "zendesk": {"meta": {"has_more": True, "after_cursor": "page-{n}"}},
     "gmail": {"nextPageToken": "page-{n}"},
+    "zoom.list_webinars": {"page_number": 1, "page_count": 3},
+    "zoom": {"next_page_token": "page-{n}"},
     "microsoft_teams": {
         "@odata.nextLink": "https://graph.microsoft.com/v1.0/teams/t/channels?$skiptoken=page-{n}"
     },
@@ -33,6 +35,8 @@ _END: dict[str, dict[str, Any]] = {
     "jira": {"isLast": True},
     "zendesk": {"meta": {"has_more": False, "after_cursor": None}},
     "gmail": {},
+    "zoom.list_webinars": {"page_number": 3, "page_count": 3},
+    "zoom": {"next_page_token": ""},
     "microsoft_teams": {},
 }
 

@@ -44,6 +44,8 @@ THINGS: list[tuple[str, str, dict[str, Any], str, dict[str, Any], str]] = [
     ("zendesk", "ticket", {"subject": "Fire", "comment": "Help"}, "ticket_id", {}, "subject"),
     ("gmail", "label", {"name": "Launch"}, "label_id", {}, "name"),
     ("microsoft_teams", "meeting", {"subject": "Launch"}, "meeting_id", {}, "subject"),
+    ("zoom", "meeting", {"topic": "Launch"}, "meeting_id", {}, "topic"),
+    ("zoom", "webinar", {"topic": "Launch"}, "webinar_id", {}, "topic"),
 ]
 
 
@@ -171,6 +173,21 @@ async def test_direct_message_opens_a_chat_and_is_listed_there(sandbox: Playgrou
     assert "ada@contoso.example" in opened["members"][1]["user@odata.bind"]
 
 
+async def test_registrants_are_kept_by_meeting(sandbox: Playground) -> None:
+    made = [await sandbox.act("zoom", "create_meeting", {"topic": name}) for name in ("A", "B")]
+    for number, (meeting, name) in enumerate(zip((0, 0, 1), ("Ann", "Bo", "Cy"), strict=True)):
+        params = {"meeting_id": int(made[meeting].vendor_id or 0), "email": f"{name}@acme.example"}
+        key = f"k{number}"
+        added = await sandbox.act(
+            "zoom", "add_meeting_registrant", params | {"first_name": name}, key=key
+        )
+        assert isinstance(added, Succeeded)
+    asked = {"meeting_id": made[0].vendor_id}
+    listed = await sandbox.act("zoom", "list_meeting_registrants", asked)
+    assert isinstance(listed, Succeeded)
+    assert [r["first_name"] for r in listed.output["registrants"]] == ["Bo", "Ann"]
+
+
 async def test_issue_carries_its_projects_key(sandbox: Playground) -> None:
     made = await sandbox.act("jira", "create_issue", {"project": "OPS", "summary": "Down"})
     assert isinstance(made, Succeeded)
@@ -208,6 +225,14 @@ async def test_list_is_cut_into_pages(sandbox: Playground) -> None:
         ("zendesk", "delete_ticket", {"ticket_id": 1}, "RecordNotFound"),
         ("gmail", "get_message", {"message_id": "0000000000000000"}, "notFound"),
         ("microsoft_teams", "get_meeting", {"meeting_id": "nope"}, "NotFound"),
+        ("zoom", "get_meeting", {"meeting_id": 1}, "3001"),
+        (
+            "zoom",
+            "add_meeting_registrant",
+            {"meeting_id": 1, "email": "a@b.example", "first_name": "A"},
+            "3001",
+        ),
+        ("zoom", "get_recordings", {"meeting": "nope"}, "3301"),
     ],
 )
 async def test_what_is_not_there_is_refused_as_the_vendor_does(

@@ -59,6 +59,10 @@ def test_adf_never_holds_an_empty_text(text: str) -> None:
         ),
         ("sentences", ["one", "two"], "one; two"),
         ("sentences", {}, ""),
+        ("slashed", "aDYl/hsH+A==", "aDYl/hsH+A=="),
+        ("slashed", "/aDYl+A==", "%2FaDYl%2BA%3D%3D"),
+        ("slashed", "aD//Yl", "aD%2F%2FYl"),
+        ("slashed", 92674392836, "92674392836"),
     ],
 )
 def test_transform_gives(name: str, value: object, result: object) -> None:

@@ -1,0 +1,1 @@
+"""Zoom, as data in provider.yaml."""
