@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -243,9 +244,43 @@ connections = Table(
     _time("lease_until", required=False),
     _time("last_refresh_at", required=False),
     Column("last_error", JSONB),
+    # When the scheduler is to refresh it; null: never by the clock.
+    _time("refresh_at", required=False),
+    # Failed ones in a row, for the pause before the next.
+    Column("refresh_failures", Integer, nullable=False, server_default=text("0")),
+    # Since when a refresh was sent whose answer nobody stored: its process died or it never came.
+    _time("unsettled_since", required=False),
+    # The newest version that the vendor was seen to accept; until then the pair before is kept.
+    Column("proven_version", Integer),
     _time("created_at", now=True),
     _time("updated_at", now=True),
     Index(None, "workspace_id", "mode", "provider", "user_id"),
+    Index("ix_connections_due", "refresh_at", postgresql_where=text("refresh_at IS NOT NULL")),
+)
+
+# Each change of a connection's state, written in the transaction that makes it and published from
+# here: the outbox of `nhood.connections.v1`.
+connection_events = Table(
+    "connection_events",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _owner(),
+    # No foreign key: what happened stays told when the connection is gone.
+    Column("connection_id", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("label", Text, nullable=False, server_default=""),
+    Column("before", Text),
+    Column("after", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("message", Text, nullable=False, server_default=""),
+    Column("version", Integer, nullable=False),
+    _time("at", now=True),
+    _time("published_at", required=False),
+    Index("ix_connection_events_unpublished", "id", postgresql_where=text("published_at IS NULL")),
+    Index(None, "workspace_id", "connection_id", "id"),
+    Index(None, "at"),
 )
 
 oauth_states = Table(
@@ -265,11 +300,44 @@ oauth_states = Table(
     # The PKCE verifier, sealed.
     Column("verifier", LargeBinary),
     Column("connection_id", Text),
+    # The link by which it was begun: only the browser that opened that one may come back with it.
+    Column(
+        "connect_session_id", Text, ForeignKey("connect_sessions.id", ondelete="CASCADE")
+    ),
     # False where a browser began it without a key: nobody vouched for the user_id then.
     Column("vouched", Boolean, nullable=False, server_default=text("true")),
     _time("expires_at"),
     _time("used_at", required=False),
     _time("created_at", now=True),
+)
+
+# A link by which one end customer connects one account (`token_vault.connect`).
+connect_sessions = Table(
+    "connect_sessions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    # SHA-256 of the token in the link; the token itself is kept nowhere.
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    _owner(),
+    Column("mode", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("label", Text, nullable=False, server_default=""),
+    # Null: all that the catalogue has
+    Column("providers", ARRAY(Text)),
+    # The connection that is to be connected again
+    Column("connection_id", Text),
+    Column("return_url", Text),
+    # SHA-256 of the cookie of the browser that opened it.
+    Column("browser", LargeBinary),
+    _time("opened_at", required=False),
+    # How it ended, or how the last try ended: the provider, connected or failed, and why
+    Column("provider", Text),
+    Column("status", Text),
+    Column("error", Text),
+    Column("result_id", Text),
+    _time("expires_at"),
+    _time("created_at", now=True),
+    Index(None, "workspace_id", "expires_at"),
 )
 
 effects = Table(
@@ -283,6 +351,42 @@ effects = Table(
     Column("result", LargeBinary),
     _time("started_at", now=True),
     _time("done_at", required=False),
+)
+
+# Commands that wait for a customer to connect again: the record as it was, in place of a result.
+parked_steps = Table(
+    "parked_steps",
+    metadata,
+    # The order in which they came, in which they go on.
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("effect_key", Text, nullable=False, unique=True),
+    _owner(),
+    Column("execution_id", Text, nullable=False),
+    Column("step_id", Text, nullable=False),
+    Column("loop_index", Integer, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("user_id", Text),
+    # The dead one, where it is known; `named`: the one that the step itself asks for
+    Column("connection_id", Text),
+    Column("named", Text),
+    # What keeps its order (`executors.runtime.lanes`); null: it has none
+    Column("lane", Text),
+    # needs_reauth, no_connection or in_order (behind another of its lane)
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("key", LargeBinary),
+    Column("value", LargeBinary, nullable=False),
+    Column("headers", JSONB, nullable=False),
+    _time("requested_at"),
+    _time("parked_at"),
+    _time("deadline"),
+    Index(None, "execution_id"),
+    Index(None, "deadline"),
+    Index("ix_parked_steps_lane", "lane", postgresql_where=text("lane IS NOT NULL")),
+    Index(None, "workspace_id", "mode", "provider", "user_id"),
 )
 
 event_outcomes = Table(

@@ -3,6 +3,7 @@
     POST   /api/v1/integrations/auth-url              begin a consent, with an API key
     POST   /api/integrations/{provider}/connect       the same from a browser, where allowed
     GET    /oauth/callback/{provider}                 the vendor sends the browser back
+    …      /connect/…, …/connect-sessions             `token_vault.connect`
     POST   /api/v1/integrations/exchange              code and state of the developer's own callback
     POST   /api/v1/workspaces/{ws}/connections        a bot token or API key
     GET    /api/v1/workspaces/{ws}/connections[/id]
@@ -13,7 +14,7 @@ Errors are raised as `schemas.errors`; whoever mounts the router turns them into
 
 from datetime import datetime
 from typing import Annotated, Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,7 +22,11 @@ from starlette.responses import RedirectResponse, Response
 
 from schemas.access import Authenticate, Caller, needs
 from schemas.errors import Forbidden, InvalidInput, NotFound, Problem
-from token_vault import pages
+from token_vault.connect import pages
+from token_vault.connect.api import add_api
+from token_vault.connect.flow import Connect
+from token_vault.connect.pages import with_query
+from token_vault.connect.routes import ConnectPages
 from token_vault.oauth import USER_ID_CHARS_MAX, Landing, Offer, Wish
 from token_vault.store import PAGE_MAX, Connection, Owner
 from token_vault.vault import Vault, no_connection
@@ -174,8 +179,12 @@ def build_router(vault: Vault, authenticate: Authenticate) -> APIRouter:
     async def _caller(request: Request) -> Caller:
         return await authenticate(request.scope)
 
+    connect = Connect(vault, now)
+    connect_pages = ConnectPages(vault, connect)
+    add_api(router, vault, connect, _caller)
+    connect_pages.add_routes(router)
     _add_flows(router, vault, _caller)
-    _add_callback(router, vault)
+    _add_callback(router, vault, connect_pages)
     _add_connections(router, vault, _caller)
     return router
 
@@ -221,11 +230,14 @@ def _add_flows(router: APIRouter, vault: Vault, caller_of: Any) -> None:  # noqa
         return show(vault, made)
 
 
-def _add_callback(router: APIRouter, vault: Vault) -> None:
+def _add_callback(router: APIRouter, vault: Vault, connect_pages: ConnectPages) -> None:
     @router.get(
         "/oauth/callback/{provider}", include_in_schema=False, openapi_extra=needs("public")
     )
     async def callback(provider: Annotated[str, _PROVIDER], request: Request) -> Response:
+        shown = await connect_pages.callback(provider, request)
+        if shown is not None:
+            return shown
         landing = await vault.oauth.callback(provider, dict(request.query_params))
         return _land(vault, landing)
 
@@ -366,16 +378,10 @@ def _land(vault: Vault, landing: Landing) -> Response:
             told |= {"status": "connected", "connection_id": made.id}
         else:
             told |= {"status": "failed", "error": error.code if error else "internal"}
-        address = _with_query(landing.return_url, told)
+        address = with_query(landing.return_url, told)
         return RedirectResponse(address, 303, {"Cache-Control": "no-store"})
     if made is not None:
         return pages.connected(name, made.account_name)
     if error is None:
         return pages.failed(name, "internal", 500)
     return pages.failed(name, error.code, error.status)
-
-
-def _with_query(url: str, told: dict[str, str]) -> str:
-    parts = urlsplit(url)
-    query = urlencode([*parse_qsl(parts.query, keep_blank_values=True), *told.items()])
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))

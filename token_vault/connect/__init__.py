@@ -1,0 +1,1 @@
+"""The pages on which an end customer connects an account, by a link that works once."""
