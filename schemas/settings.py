@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from schemas.errors import InvalidInput, Problem
 
@@ -96,6 +97,59 @@ class Settings:
         "",
         "File with the vault's root key (development); empty: `<state_dir>/master.key`.",
     )
+    key_provider: str = _setting(
+        "NHOOD_KEY_PROVIDER",
+        "file",
+        "Who keeps the vault's root key: `file` (development), `vault` (HashiCorp Vault's transit"
+        " engine, or OpenBao's) or `aws-kms`; see docs/security.md.",
+    )
+    key_file_in_production: bool = _setting(
+        "NHOOD_KEY_FILE_IN_PRODUCTION",
+        False,  # noqa: FBT003 - a default
+        "Accept a root key in a file in production too.",
+    )
+    vault_addr: str = _setting(
+        "NHOOD_VAULT_ADDR", "", "HashiCorp Vault's address, https except on this machine."
+    )
+    vault_token: Secret = _setting(
+        "NHOOD_VAULT_TOKEN",
+        Secret(""),
+        "Token for HashiCorp Vault; better a file, which can change.",
+    )
+    vault_token_file: str = _setting(
+        "NHOOD_VAULT_TOKEN_FILE",
+        "",
+        "File with that token, as Vault Agent writes it; read again when it changes.",
+    )
+    vault_namespace: str = _setting(
+        "NHOOD_VAULT_NAMESPACE", "", "Namespace in HashiCorp Vault Enterprise; empty: none."
+    )
+    vault_ca_file: str = _setting(
+        "NHOOD_VAULT_CA_FILE", "", "Certificate authority of HashiCorp Vault; empty: the system's."
+    )
+    vault_mount: str = _setting(
+        "NHOOD_VAULT_MOUNT", "transit", "Where the transit engine is mounted."
+    )
+    vault_key: str = _setting("NHOOD_VAULT_KEY", "nhood", "Name of the transit key.")
+    aws_kms_key: str = _setting(
+        "NHOOD_AWS_KMS_KEY", "", "Id, ARN or alias (`alias/…`) of the AWS KMS key."
+    )
+    aws_region: str = _setting(
+        "NHOOD_AWS_REGION",
+        "",
+        "AWS region; empty: as boto3 finds it. Credentials: as boto3 finds them.",
+    )
+    aws_endpoint_url: str = _setting(
+        "NHOOD_AWS_ENDPOINT_URL",
+        "",
+        "Address of AWS's services, such as a VPC endpoint; empty: AWS.",
+    )
+    secrets: str = _setting(
+        "NHOOD_SECRETS",
+        "",
+        "`aws-secretsmanager:<name or ARN>`: a JSON object of these variables, read before all"
+        " others; what the environment says itself goes first.",
+    )
     signup_token: Secret = _setting(
         "NHOOD_SIGNUP_TOKEN",
         Secret(""),
@@ -167,6 +221,7 @@ class Settings:
                     "bad_setting",
                 )
             )
+        problems += _key_problems(values)
         if problems:
             text = "; ".join(f"{p.place}: {p.message}. {p.mend}" for p in problems)
             raise InvalidInput(f"Settings cannot be used: {text}", problems=problems)
@@ -187,6 +242,32 @@ class Settings:
                     name = f"NHOOD_PROVIDER_{slug.upper()}_{part.name.upper()}"
                     env[name] = value.reveal() if isinstance(value, Secret) else value
         return env
+
+
+def _key_problems(values: Mapping[str, object]) -> list[Problem]:
+    """Say what the chosen key provider lacks."""
+    chosen = values.get("key_provider", "file")
+    wrong: list[tuple[str, str, str]] = []
+    if chosen not in ("file", "vault", "aws-kms"):
+        wrong.append(
+            ("KEY_PROVIDER", f"{chosen!r} is no key provider", "Say file, vault or aws-kms.")
+        )
+    if chosen == "vault":
+        address = str(values.get("vault_addr", ""))
+        try:
+            host = urlsplit(address).hostname
+        except ValueError:
+            host = None
+        if not host:
+            wrong.append(("VAULT_ADDR", "is not an address", "Say https://vault.example.com:8200."))
+        elif not address.startswith("https://") and host not in ("127.0.0.1", "::1", "localhost"):
+            wrong.append(("VAULT_ADDR", "is not https", "Root keys are not asked for in clear."))
+        if not values.get("vault_token") and not values.get("vault_token_file"):
+            mend = "Set it, or NHOOD_VAULT_TOKEN."
+            wrong.append(("VAULT_TOKEN_FILE", "is missing", mend))
+    if chosen == "aws-kms" and not values.get("aws_kms_key"):
+        wrong.append(("AWS_KMS_KEY", "is missing", "Name the key: its ARN or alias/…."))
+    return [Problem(f"NHOOD_{name}", message, mend, "bad_setting") for name, message, mend in wrong]
 
 
 def _parse(item: "Field[Any]", text: str) -> object:

@@ -1,6 +1,5 @@
 """Real servers for the tests: started once per run in a folder of its own, gone at the end."""
 
-import base64
 import os
 import secrets
 import signal
@@ -17,6 +16,7 @@ from schemas.provider import load_catalogue
 from schemas.settings import Secret, Settings
 from schemas.topics import concrete_topics, load_topics, topics_file
 from tests.folders import folder_for_servers
+from tests.root_keys import write_root_key
 from wire.admin import ensure_topics
 from wire.database import migrate
 
@@ -76,10 +76,8 @@ def database(stack: Stack) -> Iterator[str]:
 
 @pytest.fixture
 def settings(stack: Stack, database: str, kafka_topics: str, tmp_path: Path) -> Settings:
-    """Settings of a stage that uses the real servers, with a root key of its own."""
-    key = tmp_path / "master.key"
-    key.touch(mode=0o600)
-    key.write_text(base64.b64encode(os.urandom(32)).decode())
+    """Settings of a stage that uses the real servers, with the database's root key."""
+    key = write_root_key(tmp_path / "master.key", database)
     return replace(
         Settings(),
         kafka_bootstrap_servers=kafka_topics,

@@ -1,29 +1,26 @@
-"""Keys: the root that a provider keeps, and the rings of wrapped keys under it.
+"""Keys: the rings of wrapped keys under the root.
 
-    root key            kept by a KeyProvider (a file in development), never in the database
+    root key            kept by a KeyProvider (`token_vault.root`), never in the database
       └─ workspace key  one a workspace, wrapped by the root
            └─ user key  one an end customer, wrapped by the workspace's; destroying it makes
                         everything sealed under it unreadable, wherever copies lie
 
 Wrapped keys are rows of `vault_keys`. Unwrapped ones stay in memory for `CACHE_S`, so a destroyed
-key is forgotten by every process within that time. Without a root key nothing starts.
+key is forgotten by every process within that time. Of several keys of one scope the newest seals,
+and all open, until they are retired and destroyed (`token_vault.rotation`).
 """
 
-import base64
-import binascii
 import os
-import stat
 import time
 from collections import OrderedDict
-from pathlib import Path
-from typing import Final, Protocol
+from datetime import datetime
+from typing import Final
 
 import structlog
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from schemas.errors import SecretUnavailable
-from schemas.settings import Settings
 from token_vault.core.envelope import (
     KEY_BYTES,
     NONCE_BYTES,
@@ -33,146 +30,22 @@ from token_vault.core.envelope import (
     open_sealed,
     seal,
 )
+from token_vault.root import KeyProvider
 from wire.clock import mint
 from wire.database import Pool, connection
 
 # How long an unwrapped key stays in memory, and how many of them.
 CACHE_S: Final = 60.0
 CACHED_KEYS_MAX: Final = 10_000
+# How long a key is taken for the newest of its scope: so long after a rotation others may go on
+# sealing with the one before.
+NEWEST_S: Final = 10.0
 
-_WORKSPACE: Final = "workspace"
-_USER: Final = "user"
+WORKSPACE: Final = "workspace"
+USER: Final = "user"
 _log = structlog.get_logger("vault")
 
 Borrowed = AsyncConnection[TupleRow]
-
-
-class KeyProvider(Protocol):
-    """Keeps the root key and wraps others with it; the root itself need not be seen by us."""
-
-    @property
-    def key_id(self) -> str:
-        """Name of the root key that wraps now."""
-
-    async def wrap(self, material: bytes, place: Place) -> bytes:
-        """Encrypt a key; the place is authenticated along with it."""
-
-    async def unwrap(self, wrapped: bytes, place: Place) -> bytes:
-        """Decrypt a key; raises SecretUnavailable where it cannot."""
-
-
-class FileKeyProvider:
-    """Keeps the root key in a file: 32 random bytes as base 64, readable by its owner only.
-
-    For development: whoever reads the file and the database reads every secret.
-    """
-
-    def __init__(self, key: Key) -> None:
-        self._key = key
-
-    @property
-    def key_id(self) -> str:
-        """Name of the root key."""
-        return self._key.id
-
-    @classmethod
-    def read(cls, path: Path) -> "FileKeyProvider":
-        """Read the file.
-
-        Raises:
-            SecretUnavailable: It is missing, open to others or not a key; says how to mend it.
-        """
-        try:
-            mode = stat.S_IMODE(path.stat().st_mode)
-            text = path.read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            raise SecretUnavailable(
-                f"The vault has no root key: {path} is not there. `nhood up` makes one; by hand:"
-                f" `(umask 077; openssl rand -base64 32 > {path})`. If secrets were stored before,"
-                " bring back the file that they were sealed with: a new one does not open them.",
-                code="no_master_key",
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise SecretUnavailable(
-                f"The vault's root key {path} cannot be read: {type(error).__name__}.",
-                code="bad_master_key",
-            ) from None
-        if mode & 0o077:
-            raise SecretUnavailable(
-                f"The vault's root key {path} can be read by other users; say `chmod 600 {path}`.",
-                code="master_key_exposed",
-            )
-        try:
-            material = base64.b64decode(text, validate=True)
-        except binascii.Error:
-            material = b""
-        if len(material) != KEY_BYTES:
-            raise SecretUnavailable(
-                f"The vault's root key {path} is not {KEY_BYTES} bytes written as base 64; it is"
-                " damaged. Bring back a copy of it.",
-                code="bad_master_key",
-            )
-        return cls(root_key(material))
-
-    async def wrap(self, material: bytes, place: Place) -> bytes:
-        """Encrypt a key with the root."""
-        return seal(self._key, material, place, os.urandom(NONCE_BYTES))
-
-    async def unwrap(self, wrapped: bytes, place: Place) -> bytes:
-        """Decrypt a key with the root.
-
-        Raises:
-            SecretUnavailable: It was wrapped by another root key, or damaged.
-        """
-        if key_id_of(wrapped) != self._key.id:
-            raise SecretUnavailable(
-                "The vault's root key is not the one that this database's keys were wrapped with;"
-                " bring back the right key file.",
-                code="wrong_master_key",
-                detail=f"wrapped with {key_id_of(wrapped)}, have {self._key.id}",
-            )
-        return open_sealed(self._key, wrapped, place)
-
-
-def root_key(material: bytes) -> Key:
-    """Name a root key by what it is: the name tells nothing, but two keys never share one."""
-    check = seal(Key("file", material), b"", Place("-", "-", "name"), bytes(NONCE_BYTES))
-    return Key(f"file:{check[-8:].hex()}", material)
-
-
-def create_key_file(path: Path) -> None:
-    """Make a new root key, readable by its owner only; an existing file is left as it is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return
-    with os.fdopen(handle, "wb") as file:
-        file.write(base64.b64encode(os.urandom(KEY_BYTES)) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def master_key_path(settings: Settings) -> Path:
-    """Say where the root key's file is."""
-    return Path(settings.master_key_file or Path(settings.state_dir) / "master.key")
-
-
-def open_provider(settings: Settings) -> KeyProvider:
-    """Open the key provider that the settings name.
-
-    Raises:
-        SecretUnavailable: There is no usable root key; the service must not start.
-    """
-    path = master_key_path(settings)
-    provider = FileKeyProvider.read(path)
-    if settings.is_production:
-        _log.warning(
-            "vault.root_key_in_file",
-            path=str(path),
-            reason="meant for development: who reads this file and the database reads everything",
-        )
-    return provider
 
 
 class KeyRing:
@@ -191,11 +64,11 @@ class KeyRing:
             workspace: It must be in the database (as seen by `on`).
             on: The caller's transaction, where the workspace was only just made in it.
         """
-        return await self._current(workspace, _WORKSPACE, "", on)
+        return await self._current(workspace, WORKSPACE, "", on)
 
     async def user_key(self, workspace: str, user_id: str, on: Borrowed | None = None) -> Key:
         """Give the key that seals what belongs to one end customer."""
-        return await self._current(workspace, _USER, user_id, on)
+        return await self._current(workspace, USER, user_id, on)
 
     async def by_id(self, workspace: str, key_id: str, on: Borrowed | None = None) -> Key:
         """Give the key that a sealed secret names.
@@ -218,16 +91,50 @@ class KeyRing:
             How many keys there were. Other processes forget them within `CACHE_S` seconds.
         """
         async with connection(self._pool) as borrowed:
+            # Not while a rotation makes another one, which would outlive this.
+            await _lock(borrowed, workspace, USER, user_id)
             cursor = await borrowed.execute(
                 "DELETE FROM vault_keys WHERE workspace_id = %s AND kind = %s AND user_id = %s"
                 " RETURNING id",
-                (workspace, _USER, user_id),
+                (workspace, USER, user_id),
             )
             destroyed = [str(row[0]) for row in await cursor.fetchall()]
         for key_id in destroyed:
             self._kept.pop((workspace, key_id), None)
-        self._newest.pop((workspace, _USER, user_id), None)
+        self._newest.pop((workspace, USER, user_id), None)
         return len(destroyed)
+
+    async def renewed(
+        self, workspace: str, kind: str, user_id: str, before: datetime
+    ) -> Key | None:
+        """Give a key of this scope that was made since then; a new one where there is none.
+
+        Args:
+            workspace: Whose.
+            kind: `WORKSPACE` or `USER`.
+            user_id: Of the end customer; empty for a workspace's.
+            before: By the database's clock. Keys that are older seal no more.
+
+        Returns:
+            None where the scope has no key (any more): one that was destroyed is not brought back.
+        """
+        async with connection(self._pool) as on:
+            await _lock(on, workspace, kind, user_id)
+            cursor = await on.execute(
+                "SELECT id, created_at >= %s FROM vault_keys WHERE workspace_id = %s"
+                " AND kind = %s AND user_id = %s AND retired_at IS NULL"
+                " ORDER BY created_at DESC, id DESC LIMIT 1",
+                (before, workspace, kind, user_id),
+            )
+            row = await cursor.fetchone()
+            if row is None:
+                return None
+            if row[1]:
+                return await self.by_id(workspace, row[0], on)
+            key, _ = await self._make(on, workspace, kind, user_id)
+        self._keep(workspace, key)
+        self._newest.pop((workspace, kind, user_id), None)
+        return key
 
     async def _current(self, workspace: str, kind: str, user_id: str, on: Borrowed | None) -> Key:
         newest = self._newest.get((workspace, kind, user_id))
@@ -242,7 +149,7 @@ class KeyRing:
         self._keep(workspace, key)
         if len(self._newest) >= CACHED_KEYS_MAX:
             self._newest.clear()
-        self._newest[workspace, kind, user_id] = (time.monotonic() + CACHE_S, key.id)
+        self._newest[workspace, kind, user_id] = (time.monotonic() + NEWEST_S, key.id)
         _log.debug("vault.key_ready", key=key.id, kind=kind, wrapped_by=wrapped_by)
         return key
 
@@ -252,24 +159,27 @@ class KeyRing:
         found = await self._find(on, workspace, kind, user_id)
         if found is None:
             # Two processes that both find none take turns, and the second finds the first's.
-            await on.execute(
-                "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
-                (f"vault_keys/{workspace}/{kind}/{user_id}",),
-            )
+            await _lock(on, workspace, kind, user_id)
             found = await self._find(on, workspace, kind, user_id)
         if found is not None:
             key_id, wrapped, wrapped_by = found
             return await self._unwrap(on, workspace, kind, key_id, wrapped), wrapped_by
+        return await self._make(on, workspace, kind, user_id)
+
+    async def _make(self, on: Borrowed, workspace: str, kind: str, user_id: str) -> tuple[Key, str]:
         key = Key(mint("key"), os.urandom(KEY_BYTES))
         place = Place(workspace, key.id, kind)
-        if kind == _WORKSPACE:
-            wrapped, by = await self._provider.wrap(key.material, place), self._provider.key_id
+        if kind == WORKSPACE:
+            wrapped = await self._provider.wrap(key.material, place)
         else:
-            parent, _ = await self._find_or_make(on, workspace, _WORKSPACE, "")
-            wrapped, by = seal(parent, key.material, place, os.urandom(NONCE_BYTES)), parent.id
+            parent, _ = await self._find_or_make(on, workspace, WORKSPACE, "")
+            wrapped = seal(parent, key.material, place, os.urandom(NONCE_BYTES))
+        by = key_id_of(wrapped)
+        # The clock, not the transaction's begin: a rotation tells new keys from old ones by it.
         await on.execute(
-            "INSERT INTO vault_keys (id, workspace_id, kind, user_id, wrapped, wrapped_by)"
-            " VALUES (%s, %s, %s, %s, %s, %s)",
+            "INSERT INTO vault_keys"
+            " (id, workspace_id, kind, user_id, wrapped, wrapped_by, created_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s, clock_timestamp())",
             (key.id, workspace, kind, user_id, wrapped, by),
         )
         return key, by
@@ -304,7 +214,7 @@ class KeyRing:
         self, on: Borrowed, workspace: str, kind: str, key_id: str, wrapped: bytes
     ) -> Key:
         place = Place(workspace, key_id, kind)
-        if kind == _WORKSPACE:
+        if kind == WORKSPACE:
             material = await self._provider.unwrap(wrapped, place)
         else:
             parent = await self.by_id(workspace, key_id_of(wrapped), on)
@@ -318,3 +228,11 @@ class KeyRing:
         self._kept.move_to_end((workspace, key.id))
         if len(self._kept) > CACHED_KEYS_MAX:
             self._kept.popitem(last=False)
+
+
+async def _lock(on: Borrowed, workspace: str, kind: str, user_id: str) -> None:
+    """Let one transaction at a time make or destroy the keys of a scope."""
+    await on.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
+        (f"vault_keys/{workspace}/{kind}/{user_id}",),
+    )

@@ -22,8 +22,9 @@ from token_vault.account import Visit, revoke
 from token_vault.apps import Apps
 from token_vault.core.envelope import Place
 from token_vault.core.grants import Held, missing_scopes
-from token_vault.keys import Borrowed, KeyProvider, KeyRing, open_provider
+from token_vault.keys import Borrowed, KeyRing
 from token_vault.oauth import OAuth, Parts
+from token_vault.root import KeyProvider, check_root, open_provider, prove
 from token_vault.sealing import Sealer
 from token_vault.store import Account, Connection, ConnectionStore, Owner
 from token_vault.tokens import TokenSource
@@ -76,9 +77,13 @@ class Vault:
             catalogue: The providers, loaded without overrides; None: as installed.
 
         Raises:
-            SecretUnavailable: No usable root key; the sentence says how to mend it.
+            SecretUnavailable: No usable root key, or not this database's; the sentence says how to
+                mend it.
+            DependencyDown: The root key's keeper does not answer.
         """
         provider = open_provider(settings)
+        await prove(provider)
+        await check_root(provider, pool)
         client = open_client(allow_private=allowed_by(settings))
         return cls(settings, catalogue or load_catalogue(), pool, provider, client)
 

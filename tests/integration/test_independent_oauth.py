@@ -22,9 +22,9 @@ from schemas.settings import ProviderOverride, Secret, Settings
 from tests import oauth_server
 from tests.integration.vault_parts import new_workspace
 from tests.oauth_server import Browser, OAuthServer
+from tests.root_keys import write_root_key
 from token_vault.core.grants import App, Granted, Held, Refused, code_request, refresh_request
 from token_vault.exchange import ask
-from token_vault.keys import create_key_file
 from token_vault.oauth import Landing, Wish
 from token_vault.store import Connection, Owner
 from token_vault.tokens import Credential
@@ -209,7 +209,7 @@ async def open_desk(
     file.parent.mkdir(parents=True)
     file.write_text(yaml.safe_dump(_provider(realm, client_auth, pkce)))
     catalogue = load_catalogue(file.parents[1])
-    create_key_file(folder / "master.key")
+    write_root_key(folder / "master.key", database)
     override = ProviderOverride(
         base_url=server.url,
         authorize_url=server.endpoint(realm, "auth"),

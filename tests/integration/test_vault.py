@@ -12,8 +12,9 @@ from schemas.ids import WorkspaceId
 from schemas.settings import ProviderOverride, Secret
 from tests.integration.sandbox_parts import CATALOGUE, CUSTOMER
 from tests.integration.vault_parts import Site, new_workspace, open_site
-from token_vault.keys import KeyRing, open_provider
+from token_vault.keys import KeyRing
 from token_vault.oauth import Wish
+from token_vault.root import open_provider
 from token_vault.store import Owner
 from token_vault.vault import Vault
 
@@ -439,8 +440,10 @@ async def test_row_copied_to_another_tenant_does_not_open(site: Site) -> None:
     await site.sql("UPDATE connections SET workspace_id = %s WHERE id = %s", stranger, made.id)
     with pytest.raises(SecretUnavailable):
         await site.vault.tokens.resolve(stranger, "test", "slack", "u1")
-    await site.sql("UPDATE vault_keys SET workspace_id = %s", stranger)
     fresh = await site.another()
+    await site.sql(
+        "UPDATE vault_keys SET workspace_id = %s WHERE workspace_id = %s", stranger, site.workspace
+    )
     with pytest.raises(SecretUnavailable):
         await fresh.tokens.resolve(stranger, "test", "slack", "u1")
 
@@ -470,7 +473,7 @@ async def test_vault_without_a_usable_key_does_not_start(site: Site, tmp_path: P
         await Vault.open(site.settings, site.pool)
     path.touch(mode=0o600)
     path.write_text(good)
-    assert open_provider(site.settings).key_id.startswith("file:")
+    assert (await open_provider(site.settings).current()).startswith("file:")
 
 
 async def test_another_root_key_is_told(site: Site, tmp_path: Path) -> None:
@@ -480,6 +483,9 @@ async def test_another_root_key_is_told(site: Site, tmp_path: Path) -> None:
     other = KeyRing(open_provider(site.settings), site.pool)
     with pytest.raises(SecretUnavailable) as caught:
         await other.workspace_key(site.workspace)
+    assert caught.value.code == "wrong_master_key"
+    with pytest.raises(SecretUnavailable, match="in force is file:") as caught:
+        await Vault.open(site.settings, site.pool)
     assert caught.value.code == "wrong_master_key"
 
 

@@ -16,7 +16,7 @@ from schemas.errors import Unauthenticated
 from schemas.ids import WorkspaceId
 from schemas.settings import Secret, Settings
 from tests.integration.sandbox_parts import CUSTOMER, Playground, running_sandbox
-from token_vault.keys import create_key_file
+from tests.root_keys import write_root_key
 from token_vault.oauth import Wish
 from token_vault.routes import build_router
 from token_vault.store import Connection, Owner
@@ -112,7 +112,7 @@ async def new_workspace(pool: Pool, **settings: Any) -> str:
 @asynccontextmanager
 async def open_site(database: str, folder: Path, **changes: Any) -> AsyncIterator[Site]:
     """Open everything."""
-    create_key_file(folder / "master.key")
+    write_root_key(folder / "master.key", database)
     async with running_sandbox() as sandbox:
         settings = replace(
             Settings(),

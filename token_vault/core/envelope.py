@@ -1,11 +1,11 @@
 """What a secret looks like at rest: AES-256-GCM with its key's name in front; pure.
 
     1 byte   version of this layout (1)
-    1 byte   algorithm (1 = AES-256-GCM)
+    1 byte   algorithm (1 = AES-256-GCM here; 2 = Vault's transit engine, 3 = AWS KMS)
     1 byte   length of the key id
     n bytes  key id, ASCII
-    12 bytes nonce
-    rest     ciphertext and its 16-byte tag
+    12 bytes nonce (AES-256-GCM only)
+    rest     ciphertext and its 16-byte tag; of 2 and 3, what the service gave
 
 Everything in front of the ciphertext is authenticated, and so is the place where the secret belongs
 (workspace, connection, field): a row that is copied to another tenant or column does not open.
@@ -22,6 +22,9 @@ from schemas.errors import SecretUnavailable
 
 VERSION: Final = 1
 AES_256_GCM: Final = 1
+VAULT_TRANSIT: Final = 2
+AWS_KMS: Final = 3
+_ALGORITHMS: Final = frozenset((AES_256_GCM, VAULT_TRANSIT, AWS_KMS))
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
@@ -130,11 +133,53 @@ def key_id_of(sealed: bytes) -> str:
     Raises:
         SecretUnavailable: The layout is not known.
     """
-    head_bytes = _head_bytes(sealed)
+    if len(sealed) < _HEAD_BYTES or sealed[0] != VERSION or sealed[1] not in _ALGORITHMS:
+        raise _unreadable()
+    end = _HEAD_BYTES + sealed[2]
+    if not sealed[2] or len(sealed) <= end:
+        raise _unreadable()
     try:
-        return sealed[_HEAD_BYTES : head_bytes - NONCE_BYTES].decode("ascii")
+        return sealed[_HEAD_BYTES:end].decode("ascii")
     except UnicodeDecodeError:
         raise _unreadable() from None
+
+
+def wrapped_elsewhere(algorithm: int, key_id: str, ciphertext: bytes) -> bytes:
+    """Write down what another service encrypted, in front of it how and with which key.
+
+    Args:
+        algorithm: `VAULT_TRANSIT` or `AWS_KMS`.
+        key_id: Of the service's key, its version included where it has versions.
+        ciphertext: As the service gave it; it authenticated the place.
+
+    Raises:
+        SecretUnavailable: The key's name cannot be written down.
+    """
+    if not (key_id.isascii() and 0 < len(key_id) <= KEY_ID_BYTES_MAX):
+        raise SecretUnavailable("The root key needs a short ASCII name.", code="bad_key")
+    return bytes((VERSION, algorithm, len(key_id))) + key_id.encode() + ciphertext
+
+
+def ciphertext_of(wrapped: bytes, algorithm: int) -> bytes:
+    """Give what `wrapped_elsewhere` wrote down.
+
+    Raises:
+        SecretUnavailable: Another root wrapped it: the vault was set up for another provider.
+    """
+    key_id = key_id_of(wrapped)
+    if wrapped[1] != algorithm:
+        raise wrong_root(key_id)
+    return wrapped[_HEAD_BYTES + wrapped[2] :]
+
+
+def wrong_root(wrapped_by: str, have: str = "") -> SecretUnavailable:
+    """Say that the root key in force is not the one that wrapped what is stored."""
+    return SecretUnavailable(
+        "The vault's root key is not the one that this database's keys were wrapped with; bring"
+        " back the right one.",
+        code="wrong_master_key",
+        detail=f"wrapped with {wrapped_by}" + (f", have {have}" if have else ""),
+    )
 
 
 def _head_bytes(sealed: bytes) -> int:
