@@ -5,53 +5,31 @@ rebuilt from the log; the others are the truth of what they hold. Every query na
 Times are `timestamptz` (UTC).
 """
 
-from typing import Any
-
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     Column,
-    DateTime,
     ForeignKey,
     Identity,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
-    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+from schemas import tables_keys
+from schemas.table_parts import metadata as metadata
+from schemas.table_parts import owner as _owner
+from schemas.table_parts import person as _person
+from schemas.table_parts import time as _time
 
-
-def _time(name: str, *, required: bool = True, now: bool = False) -> "Column[Any]":
-    default = func.now() if now else None
-    return Column(name, DateTime(timezone=True), nullable=not required, server_default=default)
-
-
-def _owner() -> "Column[Any]":
-    return Column(
-        "workspace_id", Text, ForeignKey("workspaces.id", ondelete="CASCADE"), nullable=False
-    )
-
-
-def _person() -> "Column[Any]":
-    return Column("person_id", Text, ForeignKey("people.id", ondelete="CASCADE"), nullable=False)
-
+vault_keys = tables_keys.vault_keys
 
 workspaces = Table(
     "workspaces",
@@ -203,22 +181,6 @@ workflow_versions = Table(
     ),
 )
 
-# Data keys, wrapped: one row a scope. kind `workspace` is wrapped by the root key, kind `user` (an
-# end customer) by the workspace's key. Deleting a row makes everything under it unreadable.
-vault_keys = Table(
-    "vault_keys",
-    metadata,
-    Column("id", Text, primary_key=True),
-    _owner(),
-    Column("kind", Text, nullable=False),
-    Column("user_id", Text, nullable=False, server_default=""),
-    Column("wrapped", LargeBinary, nullable=False),
-    Column("wrapped_by", Text, nullable=False),
-    _time("created_at", now=True),
-    _time("retired_at", required=False),
-    Index(None, "workspace_id", "kind", "user_id"),
-)
-
 connections = Table(
     "connections",
     metadata,
@@ -301,9 +263,7 @@ oauth_states = Table(
     Column("verifier", LargeBinary),
     Column("connection_id", Text),
     # The link by which it was begun: only the browser that opened that one may come back with it.
-    Column(
-        "connect_session_id", Text, ForeignKey("connect_sessions.id", ondelete="CASCADE")
-    ),
+    Column("connect_session_id", Text, ForeignKey("connect_sessions.id", ondelete="CASCADE")),
     # False where a browser began it without a key: nobody vouched for the user_id then.
     Column("vouched", Boolean, nullable=False, server_default=text("true")),
     _time("expires_at"),

@@ -365,7 +365,7 @@ async def test_gateways_share_one_signing_key(gateway, live_settings):
 
 
 async def test_production_takes_people_with_the_operators_token_only(live_settings, gateway):
-    closed = replace(live_settings, environment="production")
+    closed = replace(live_settings, environment="production", key_file_in_production=True)
     body = {"email": "new@acme.example", "password": PASSWORD}
     async with running_gateway(closed) as found:
         answer = await found.client.post(f"{AUTH}/register", json=body)
