@@ -15,7 +15,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from nhood import people
+from nhood import keys, people
 from nhood.run_state import RunState, read_state
 from schemas.errors import InvalidInput, NeighbourhoodError
 from schemas.settings import Settings
@@ -298,6 +298,7 @@ def _with_database() -> Settings:
 
 
 app.add_typer(people.build(_with_database, _say), name="people")
+app.add_typer(keys.build(_with_database, _say), name="keys")
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ class KmsKeyProvider:
         self._key = settings.aws_kms_key
         self._newest: tuple[float, str] | None = None
         try:
-            self._client = boto3.client(
+            self._client = boto3.session.Session().client(
                 "kms",
                 region_name=settings.aws_region or None,
                 endpoint_url=settings.aws_endpoint_url or None,
