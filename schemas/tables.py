@@ -23,13 +23,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from schemas import tables_keys
+from schemas import tables_keys, tables_operations
 from schemas.table_parts import metadata as metadata
 from schemas.table_parts import owner as _owner
 from schemas.table_parts import person as _person
 from schemas.table_parts import time as _time
 
 vault_keys = tables_keys.vault_keys
+replays = tables_operations.replays
 
 workspaces = Table(
     "workspaces",
@@ -441,8 +442,12 @@ dead_letters = Table(
     Column("code", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
+    # Where the letter itself stands; null where it was read by an older release
+    Column("letter_partition", Integer),
+    Column("letter_offset", BigInteger),
     _time("at"),
     PrimaryKeyConstraint("topic", "partition", "offset"),
+    Index(None, "workspace_id", "at"),
 )
 
 # How far the projector has read: written in the transaction that writes the rows.
