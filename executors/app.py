@@ -90,7 +90,7 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AiohttpCalls(allowed_by(settings)) as calls:
-        driver = Driver(calls, vault.tokens, settings)
+        driver = Driver(calls, vault.tokens, settings, vault.audit)
         await publisher.start()
         await ledger.start()
         worker = Worker(

@@ -17,8 +17,10 @@ from rich.table import Table
 
 from nhood import keys, people
 from nhood.run_state import RunState, read_state
+from nhood.secrets import with_secrets
 from schemas.errors import InvalidInput, NeighbourhoodError
 from schemas.settings import Settings
+from wire.process import keep_memory_private
 
 app = typer.Typer(
     help="NeighbourHood: workflows that run with your customers' accounts, on Kafka.",
@@ -36,7 +38,7 @@ def _say(sentence: str) -> None:
 
 
 def _settings() -> Settings:
-    return Settings.from_env()
+    return Settings.from_env(with_secrets(os.environ))  # noqa: TID251 - the composition root
 
 
 def _folder(settings: Settings) -> Path:
@@ -202,6 +204,7 @@ def serve(
         raise InvalidInput("--providers belongs to the stage executors.", code="bad_option")
     run = _stage(stage, wanted or None)
     _require_servers(stage, settings)
+    keep_memory_private()
     _calm_the_collector()
     uvloop.run(run(settings))  # type: ignore[arg-type]  # serve() is a coroutine function
 

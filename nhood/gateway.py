@@ -42,6 +42,8 @@ from ingest.directory import Directory
 from schemas.provider import load_catalogue
 from schemas.settings import Settings
 from schemas.topics import EVENTS
+from token_vault.audit_routes import build_router as build_audit
+from token_vault.chores import vault_chores
 from token_vault.routes import build_router as build_connections
 from token_vault.vault import Vault
 from wire.bus import KafkaLog, KafkaPublisher
@@ -122,6 +124,7 @@ def build_app(settings: Settings, parts: Parts) -> FastAPI:
     app.include_router(build_ingest(parts.ingest))
     app.include_router(build_router(parts.ports))
     app.include_router(build_connections(parts.vault, parts.ports.doors.caller))
+    app.include_router(build_audit(parts.vault.pool, parts.ports.doors.caller))
     _add_pages(app)
     _add_probes(app, parts.is_ready)
     app.add_middleware(Border, ports=parts.ports)
@@ -229,6 +232,7 @@ async def opened(settings: Settings) -> AsyncIterator[Parts]:
         directory = Directory(vault.webhook_secrets, now_us)
         ingest = IngestPorts(publisher, directory, listeners, ports.doors.caller)
         await stack.enter_async_context(chores(ports))
+        await stack.enter_async_context(vault_chores(pool))
         config: dict[str, str | int | float | bool] = {
             "bootstrap.servers": bootstrap,
             "client.id": "nhood-readyz",

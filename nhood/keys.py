@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from schemas.errors import InvalidInput
 from schemas.settings import Settings
+from wire.process import keep_memory_private
 
 if TYPE_CHECKING:
     from token_vault.key_report import Report, Ring
@@ -202,6 +203,7 @@ def _run(settings: Settings, work: "Callable[[Pool, KeyProvider], Awaitable[T]]"
     from wire.database import migrate, open_pool
     from wire.telemetry import configure_logging
 
+    keep_memory_private()
     configure_logging("keys", "warning")
     url = settings.database_url.reveal()
     if not url:

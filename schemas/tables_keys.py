@@ -60,6 +60,7 @@ token_uses = Table(
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("workspace_id", Text, nullable=False),
+    Column("mode", Text, nullable=False),
     # No foreign key: what happened stays told when the connection is gone.
     Column("connection_id", Text, nullable=False),
     Column("credential_version", Integer, nullable=False),

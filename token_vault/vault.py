@@ -4,6 +4,7 @@ Vault.open    from settings and a pool; refuses to start without a root key
 .tokens       credentials for executors (`token_vault.tokens.TokenSource`)
 .oauth        consent flows (`token_vault.oauth.OAuth`)
 .store        connections as rows
+.audit        who was given a credential (`token_vault.audit.AccessLog`)
 .seal_text, .open_text, .webhook_secrets    a workspace's own secrets
 """
 
@@ -20,6 +21,7 @@ from schemas.provider import Catalogue, ProviderSpec, load_catalogue
 from schemas.settings import Secret, Settings
 from token_vault.account import Visit, revoke
 from token_vault.apps import Apps
+from token_vault.audit import AccessLog
 from token_vault.core.envelope import Place
 from token_vault.core.grants import Held, missing_scopes
 from token_vault.keys import Borrowed, KeyRing
@@ -56,6 +58,7 @@ class Vault:
         self.sealer = Sealer(self.keys)
         self.store = ConnectionStore(pool)
         self.apps = Apps(settings)
+        self.audit = AccessLog(pool)
         self._client = client
         self._root = provider
         self.tokens = TokenSource(
@@ -88,8 +91,9 @@ class Vault:
         return cls(settings, catalogue or load_catalogue(), pool, provider, client)
 
     async def close(self) -> None:
-        """Finish refreshes under way and close the connections to vendors."""
+        """Finish refreshes under way, write the audit, close the connections to vendors."""
         await self.tokens.close()
+        await self.audit.close()
         await self._client.aclose()
 
     async def seal_text(

@@ -43,6 +43,10 @@ DEADLETTERS = Counter(
     "nhood_deadletter", "Records sent to the dead-letter topic.", ["stage", "reason"]
 )
 
+AUDIT_LOST = Counter(
+    "nhood_vault_audit_lost", "Uses of credentials that no audit row tells, the database was away."
+)
+
 
 def redact(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Blank out every field whose name says that it is a secret; a structlog processor."""

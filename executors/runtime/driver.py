@@ -8,7 +8,7 @@ resolve the credential ─▶ attempt ─▶ outcome ─▶ again after a wait, 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import httpx
 import orjson
@@ -59,6 +59,16 @@ class Tokens(Protocol):
         ...
 
 
+class Audit(Protocol):
+    """Notes who was given a credential; the vault's `AccessLog` is one."""
+
+    def used(
+        self, given: Credential, purpose: Literal["step"], execution_id: str, step_id: str
+    ) -> None:
+        """Note it."""
+        ...
+
+
 @dataclass(slots=True)
 class _Trip:
     """One step's way through its attempts.
@@ -82,8 +92,11 @@ class _Trip:
 class Driver:
     """Makes the calls of all steps of a process."""
 
-    def __init__(self, calls: Calls, tokens: Tokens, settings: Settings) -> None:
+    def __init__(
+        self, calls: Calls, tokens: Tokens, settings: Settings, audit: Audit | None = None
+    ) -> None:
         self._calls = calls
+        self._audit = audit
         self._tokens = tokens
         self._settings = settings
         self._slots = Slots(settings.executor_calls)
@@ -160,6 +173,8 @@ class Driver:
             return Unavailable(code=error.code, message=error.public, detail=error.detail)
         except NeighbourhoodError as error:
             return Rejected(code=error.code, message=error.public, detail=error.detail)
+        if self._audit is not None:
+            self._audit.used(trip.credential, "step", command.execution_id, command.step_id)
         try:
             async with asyncio.timeout(command.timeout_ms / 1000):
                 return await self._drive(trip, trip.credential)

@@ -37,6 +37,7 @@ def upgrade() -> None:
         "token_uses",
         sa.Column("id", sa.BigInteger(), sa.Identity(), nullable=False),
         sa.Column("workspace_id", sa.Text(), nullable=False),
+        sa.Column("mode", sa.Text(), nullable=False),
         sa.Column("connection_id", sa.Text(), nullable=False),
         sa.Column("credential_version", sa.Integer(), nullable=False),
         sa.Column("purpose", sa.Text(), nullable=False),
