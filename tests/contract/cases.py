@@ -9,25 +9,21 @@ from executors.core.action import call
 from executors.core.outcome import Outcome
 from executors.core.request import Request, Response
 from schemas.provider import ActionSpec, ProviderSpec, load_catalogue
+from tests.contract.vendor import read_vendor
 
 CATALOGUE = load_catalogue()
 EFFECT_KEY = "5f0c2b7f9a"
 NOW = 1_760_000_000.0
 
-SAMPLE_VARIABLES = {
-    "subdomain": "acme",
-    "login_host": "login.salesforce.com",
-    "instance_url": "https://acme.my.salesforce.com",
-    "cloudid": "11223344-a1b2-3b33-c444-def123456789",
-    "site_url": "https://acme.atlassian.net",
-    "user_id": "8b081ef6-4792-4def-b2c9-c363a1bf41d5",
-}
+VENDORS = {spec.slug: read_vendor(spec.slug) for spec in CATALOGUE}
+DEPARTURES = tuple(one for vendor in VENDORS.values() for one in vendor.departures)
 
 
 def variables_of(spec: ProviderSpec) -> dict[str, str]:
     """Give values for the variables that a provider's account has."""
+    samples = VENDORS[spec.slug].variables
     return {
-        name: SAMPLE_VARIABLES[name]
+        name: samples[name]
         for name, variable in spec.auth.variables.items()
         if variable.default is None
     }

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.expression import Template
 from schemas.provider import ProviderSpec
-from tests.contract.cases import CATALOGUE, SAMPLE_VARIABLES, providers, variables_of
+from tests.contract.cases import CATALOGUE, VENDORS, providers, variables_of
 
 
 def test_catalogue_holds_the_first_four() -> None:
@@ -29,7 +29,7 @@ def test_variable_cannot_lead_a_token_to_another_host(spec: ProviderSpec) -> Non
     for name, variable in spec.auth.variables.items():
         if variable.source == "fixed":
             continue
-        good = SAMPLE_VARIABLES.get(name) or variable.default
+        good = VENDORS[spec.slug].variables.get(name) or variable.default
         assert good is not None
         for bad in (f"{good}@evil.example", f"evil.example/{good}", f"{good}.evil.example#", ""):
             assert not variable.accepts(bad), (name, bad)

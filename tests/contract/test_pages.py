@@ -8,37 +8,9 @@ import pytest
 from executors.core.outcome import Succeeded, Throttled
 from schemas.provider import ActionSpec, ProviderSpec
 from schemas.provider_file import ITEMS_PARAM
-from tests.contract.cases import actions, response, run
+from tests.contract.cases import VENDORS, actions, response, run
 
 PAGED = [case for case in actions() if case.values[1].pages is not None]
-
-# What tells that a list goes on, per way of saying so; every page but the last is given it.
-_MORE: dict[str, dict[str, Any]] = {
-    "slack.list_files": {"paging": {"page": 1, "pages": 3}},
-    "slack": {"response_metadata": {"next_cursor": "page-{n}"}, "has_more": True},
-    "salesforce": {"done": False, "nextRecordsUrl": "/services/data/v62.0/query/01g-{n}"},
-    "jira.search_issues": {"nextPageToken": "page-{n}"},
-    "jira": {"isLast": False},
-    "zendesk": {"meta": {"has_more": True, "after_cursor": "page-{n}"}},
-    "gmail": {"nextPageToken": "page-{n}"},
-    "zoom.list_webinars": {"page_number": 1, "page_count": 3},
-    "zoom": {"next_page_token": "page-{n}"},
-    "microsoft_teams": {
-        "@odata.nextLink": "https://graph.microsoft.com/v1.0/teams/t/channels?$skiptoken=page-{n}"
-    },
-}
-_END: dict[str, dict[str, Any]] = {
-    "slack.list_files": {"paging": {"page": 3, "pages": 3}},
-    "slack": {"response_metadata": {"next_cursor": ""}, "has_more": False},
-    "salesforce": {"done": True},
-    "jira.search_issues": {},
-    "jira": {"isLast": True},
-    "zendesk": {"meta": {"has_more": False, "after_cursor": None}},
-    "gmail": {},
-    "zoom.list_webinars": {"page_number": 3, "page_count": 3},
-    "zoom": {"next_page_token": ""},
-    "microsoft_teams": {},
-}
 
 
 def _page(spec: ProviderSpec, action: ActionSpec, number: int, *, last: bool) -> dict[str, Any]:
@@ -46,9 +18,8 @@ def _page(spec: ProviderSpec, action: ActionSpec, number: int, *, last: bool) ->
     body = copy.deepcopy(action.example.body)
     for name in ("response_metadata", "nextRecordsUrl", "nextPageToken", "meta"):
         body.pop(name, None)
-    says = _END if last else _MORE
-    told = says.get(f"{spec.slug}.{action.id}", says.get(spec.slug))
-    assert told is not None, "tell here how this provider says that a list goes on"
+    ends = VENDORS[spec.slug].ends(action.id)
+    told = ends.end if last else ends.more
     for name, value in told.items():
         filled = value.replace("{n}", str(number)) if isinstance(value, str) else value
         if isinstance(value, dict):

@@ -7,9 +7,16 @@ import pytest
 from executors.core.outcome import Succeeded
 from executors.core.request import Request
 from schemas.provider import ActionSpec, ProviderSpec
-from tests.contract.cases import CATALOGUE, EFFECT_KEY, actions, example_answers, providers, run
+from tests.contract.cases import (
+    CATALOGUE,
+    DEPARTURES,
+    EFFECT_KEY,
+    actions,
+    example_answers,
+    providers,
+    run,
+)
 from tests.contract.described import Description, Fault, description_of
-from tests.contract.exceptions import DEPARTURES
 from tests.contract.sample import full_params
 
 

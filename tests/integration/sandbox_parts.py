@@ -20,6 +20,7 @@ from nhood.sandbox.app import Sandbox, build_app, build_server
 from nhood.sandbox.vendor import build_vendors
 from schemas.provider import ProviderSpec, load_catalogue
 from schemas.settings import Settings
+from tests.contract.vendor import read_vendor, told_by_customer
 from token_vault import endpoints
 from token_vault.apps import TEST_APP
 from wire.http import open_client
@@ -30,14 +31,9 @@ VENDORS = build_vendors(CATALOGUE)
 REDIRECT = "http://localhost:9/callback"
 VERIFIER = "v" * 43
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode()[:-1]
-# What a customer tells before the consent, and what answers tell after it.
-CUSTOMER: Mapping[str, Mapping[str, str]] = {"zendesk": {"subdomain": "acme"}}
-ACCOUNT: Mapping[str, Mapping[str, str]] = {
-    "zendesk": {"subdomain": "acme"},
-    "jira": {"cloudid": "11111111-2222-4333-8444-555555555555"},
-    "salesforce": {"instance_url": "https://acme.my.salesforce.com"},
-    "microsoft_teams": {"user_id": "8b081ef6-4792-4def-b2c9-c363a1bf41d5"},
-}
+# What a customer tells before the consent, and what is known of an account after it.
+CUSTOMER = {spec.slug: told_by_customer(spec) for spec in CATALOGUE}
+ACCOUNT = {spec.slug: read_vendor(spec.slug).variables for spec in CATALOGUE}
 
 
 @dataclass

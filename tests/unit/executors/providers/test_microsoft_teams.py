@@ -4,7 +4,7 @@ from typing import Any
 
 from executors.core.action import call
 from executors.core.outcome import Rejected, Unavailable
-from tests.contract.cases import CATALOGUE, EFFECT_KEY, SAMPLE_VARIABLES, response, run
+from tests.contract.cases import CATALOGUE, EFFECT_KEY, VENDORS, response, run
 
 TEAMS = CATALOGUE.get("microsoft_teams")
 ACTION = TEAMS.action("send_direct_message")
@@ -20,7 +20,7 @@ def members(user: str) -> list[str]:
 
 def test_chat_is_of_the_connected_person_and_the_other() -> None:
     own, other = members("ada@contoso.example")
-    assert own.endswith(f"/users('{SAMPLE_VARIABLES['user_id']}')")
+    assert own.endswith(f"/users('{VENDORS['microsoft_teams'].variables['user_id']}')")
     assert other.endswith("/users('ada@contoso.example')")
 
 

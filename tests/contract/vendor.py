@@ -1,0 +1,79 @@
+"""What the tests know of one vendor beside its provider file: `vendors/<slug>.yaml`.
+
+variables:   {subdomain: acme}   a sample of each account variable without a default
+pages:       by action or "*": what an answer says where a list goes on (`more`, with {n} for
+             the page's number) and where it is over (`end`)
+departures:  where we depart from the vendor's description, each with the reason; each must
+             be needed (shell patterns in `action` and `place`)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from schemas.provider import ProviderSpec
+
+VENDORS = Path(__file__).parent / "vendors"
+
+
+@dataclass(frozen=True)
+class Departure:
+    """Faults of these actions in these places are not ours (shell patterns)."""
+
+    slug: str
+    action: str
+    place: str
+    reason: str
+
+    def covers(self, slug: str, action: str, place: str) -> bool:
+        """Say whether a fault is this departure."""
+        return (
+            slug == self.slug
+            and fnmatchcase(action, self.action)
+            and fnmatchcase(place, self.place)
+        )
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What a list's answer says where it goes on, and where it is over."""
+
+    more: Mapping[str, Any]
+    end: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """One vendor's file, read."""
+
+    variables: Mapping[str, str]
+    pages: Mapping[str, Ends]
+    departures: tuple[Departure, ...]
+
+    def ends(self, action: str) -> Ends:
+        """Give what this action's answers say of further pages."""
+        found = self.pages.get(action, self.pages.get("*"))
+        assert found is not None, f"tell in vendors/*.yaml how {action} says that it goes on"
+        return found
+
+
+def read_vendor(slug: str) -> Vendor:
+    """Read a vendor's file; a key that is not known fails."""
+    data = yaml.safe_load((VENDORS / f"{slug}.yaml").read_text()) or {}
+    departures = tuple(Departure(slug, **one) for one in data.pop("departures", ()))
+    pages = {name: Ends(**ends) for name, ends in data.pop("pages", {}).items()}
+    return Vendor(data.pop("variables", {}), pages, departures, **data)
+
+
+def told_by_customer(spec: ProviderSpec) -> dict[str, str]:
+    """Give a sample of what a customer has to tell before the consent."""
+    samples = read_vendor(spec.slug).variables
+    return {
+        name: samples[name]
+        for name, variable in spec.auth.variables.items()
+        if variable.source == "customer" and variable.default is None
+    }
