@@ -7,6 +7,7 @@
     CancelRequested  control → router                    stop this execution
     StepRemembered   router → router                     what cannot ride in commands
     EventOutcome, ExecutionStarted, ExecutionFinished    router → control
+    ConnectionChanged                                    vault → whoever watches
     DeadLetter       whoever could not read a record
 
 Field for field the same as `schemas/avro/*.avsc`, whose `doc`s say what each field means.
@@ -199,6 +200,24 @@ class ExecutionFinished(Struct, frozen=True):
     at_us: int
 
 
+class ConnectionChanged(Struct, frozen=True):
+    """A connection's state changed; `before` is None where it was made."""
+
+    event_id: int
+    workspace_id: str
+    connection_id: str
+    mode: str
+    provider: str
+    user: str
+    label: str
+    before: str | None
+    after: str
+    reason: str
+    message: str
+    version: int
+    at_us: int
+
+
 class DeadLetter(Struct, frozen=True, rename={"class_": "class"}):
     """A record that could not be read, as it was."""
 
@@ -225,6 +244,7 @@ Record = (
     | EventOutcome
     | ExecutionStarted
     | ExecutionFinished
+    | ConnectionChanged
     | DeadLetter
 )
 

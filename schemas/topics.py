@@ -12,6 +12,7 @@ DEFINITIONS = "nhood.definitions.v1"
 RESULTS = "nhood.results.v1"
 PROGRESS = "nhood.progress.v1"
 EXECUTIONS = "nhood.executions.v1"
+CONNECTIONS = "nhood.connections.v1"
 DEADLETTER = "nhood.deadletter.v1"
 _STEPS = "nhood.steps.{provider}.v1"
 

@@ -31,7 +31,8 @@ def upgrade() -> None:
     )
     # What was connected before is due as if it had been connected now.
     op.execute(
-        "UPDATE connections SET refresh_at = now() + (expires_at - now()) * (0.75 + 0.05 * random())"
+        "UPDATE connections SET"
+        " refresh_at = now() + (expires_at - now()) * (0.75 + 0.05 * random())"
         " WHERE auth_kind = 'oauth2' AND expires_at IS NOT NULL AND state <> 'needs_reauth'"
     )
     op.create_table(
