@@ -16,6 +16,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from control.api import (
     api_keys,
     auth,
+    deadletters,
     events,
     executions,
     members,
@@ -90,7 +91,7 @@ def build_router(ports: Ports) -> APIRouter:
         request.state.control = ports
 
     router = APIRouter(dependencies=[Depends(bind)])
-    for noun in (auth, workspaces, members, api_keys, workflows, executions, events):
+    for noun in (auth, workspaces, members, api_keys, workflows, executions, events, deadletters):
         noun.add_routes(router)
     Integrations(ports.catalogue).add_routes(router)
     return router

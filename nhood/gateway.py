@@ -81,6 +81,7 @@ _TAGS: Final = [
     {"name": "workflows", "description": "What is to happen, in versions that never change."},
     {"name": "events in", "description": "What happened outside."},
     {"name": "executions", "description": "What became of it, step by step."},
+    {"name": "dead letters", "description": "Records that nobody could handle; sent again."},
     {"name": "integrations", "description": "The catalogue of providers."},
     {"name": "connections", "description": "Accounts of your customers."},
 ]

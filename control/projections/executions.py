@@ -92,7 +92,7 @@ class Changes:
             case EventOutcome():
                 self._outcome(record)
             case DeadLetter():
-                self._dead_letter(record)
+                self._dead_letter(place, record)
             case CancelRequested():
                 pass
             case _:
@@ -188,7 +188,7 @@ class Changes:
             record.at_us,
         )
 
-    def _dead_letter(self, record: DeadLetter) -> None:
+    def _dead_letter(self, place: Place, record: DeadLetter) -> None:
         original = record.original
         self.dead_letters.setdefault(
             (original.topic, original.partition, original.offset),
@@ -202,6 +202,8 @@ class Changes:
                 record.code,
                 self._text(record.reason),
                 record.attempts,
+                place.partition,
+                place.offset,
                 record.at_us,
             ),
         )

@@ -194,10 +194,12 @@ _DEAD_LETTERS = _statement(
         "code text",
         "reason text",
         "attempts int4",
+        "letter_partition int4",
+        "letter_offset int8",
         "at int8",
     ),
     _same("topic", "partition", "offset", "workspace_id", "stage", "class", "code", "reason")
-    | _same("attempts")
+    | _same("attempts", "letter_partition", "letter_offset")
     | {"at": _time("r.at")},
     "DO NOTHING",
 )

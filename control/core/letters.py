@@ -1,0 +1,52 @@
+"""Dead letters: their names and how their bytes are shown; pure.
+
+A letter is named by the place of the record that it holds: `nhood.events.v1:0:12`.
+"""
+
+import base64
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from schemas.errors import NotFound
+from schemas.events import Place
+
+_NAME: Final = re.compile(r"(nhood\.[a-z0-9.-]{1,200}):(\d{1,9}):(\d{1,18})")
+
+
+def letter_name(place: Place) -> str:
+    """Name the letter of the record at this place."""
+    return f"{place.topic}:{place.partition}:{place.offset}"
+
+
+def read_name(name: str) -> Place:
+    """Give the place that a letter's name says.
+
+    Raises:
+        NotFound: `letter_not_found`; no letter is called so.
+    """
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise unknown_letter(name)
+    return Place(found[1], int(found[2]), int(found[3]))
+
+
+def unknown_letter(name: str) -> NotFound:
+    """Say that there is no such letter."""
+    return NotFound(
+        f"There is no dead letter {name[:80]!r}; they are named topic:partition:offset.",
+        code="letter_not_found",
+    )
+
+
+def shown_bytes(data: bytes | None) -> Mapping[str, Any] | None:
+    """Show bytes as text where they are text, else as base 64."""
+    if data is None:
+        return None
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = "\x00"
+    if "\x00" in text:
+        return {"base64": base64.b64encode(data).decode(), "text": None}
+    return {"base64": None, "text": text}
