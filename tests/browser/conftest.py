@@ -41,8 +41,10 @@ def find_browser() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    # Not longer than a module: Playwright keeps a loop running in this thread, in which no test
+    # with a loop of its own can run.
     path = find_browser()
     with sync_playwright() as playwright:
         # Each start gets a profile of its own, which is gone at the end.
@@ -51,7 +53,7 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def product() -> Iterator[Product]:
     with folder_for_servers("browser") as folder:
         found = Product(folder)
