@@ -19,7 +19,7 @@ up: $(VENV)/.run
 down: $(VENV)/.run
 	@$(BIN)/nhood down
 
-test: $(VENV)/.dev
+test: $(VENV)/.browser
 	@$(BIN)/python -m pytest -q $(ARGS)
 
 lint: $(VENV)/.dev
@@ -46,6 +46,11 @@ $(VENV)/.run: $(VENV)/.made requirements.lock pyproject.toml
 $(VENV)/.dev: $(VENV)/.run requirements-dev.lock
 	@echo "Installing what tests need (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# A browser that cannot be had is told, and told again by the tests that need it.
+$(VENV)/.browser: $(VENV)/.dev tests/chromium.py
+	@$(BIN)/python -m tests.chromium
 	@touch $@
 
 lock:

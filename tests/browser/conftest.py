@@ -5,7 +5,6 @@ The browser is Debian's Chromium, driven by Playwright: `NHOOD_TEST_BROWSER` nam
 """
 
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,29 +15,16 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
+from tests.chromium import MISSING, find_browser
 from tests.folders import folder_for_servers
 from tests.product import Product, Workspace
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-MISSING = (
-    "There is no browser for these tests. Get one with `apt-get install chromium`, or name one in"
-    " NHOOD_TEST_BROWSER; or leave these tests out with -m 'not browser'."
-)
 # What Chromium says of a page that was answered with an error status, as ours are on purpose.
 _STATUS = "Failed to load resource: the server responded with a status of 4"
-
-
-def find_browser() -> str:
-    """Give the browser's path, or fail with what to do."""
-    named = os.environ.get("NHOOD_TEST_BROWSER")
-    found = shutil.which(named) if named else next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.fail(MISSING, pytrace=False)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +32,8 @@ def chromium() -> Iterator[Browser]:
     # Not longer than a module: Playwright keeps a loop running in this thread, in which no test
     # with a loop of its own can run.
     path = find_browser()
+    if path is None:
+        pytest.fail(MISSING, pytrace=False)
     with sync_playwright() as playwright:
         # Each start gets a profile of its own, which is gone at the end.
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS, headless=True)
