@@ -48,7 +48,6 @@ HOLDERS: Final[tuple[Holder, ...]] = ()
 ROOT_HOLDERS: Final = (
     RootHolder("signing_keys", "sealed", lambda id_: Place("-", "-", f"signing_key/{id_}")),
     RootHolder("statement_keys", "sealed", lambda id_: Place("-", "-", f"statement_key/{id_}")),
-    RootHolder("statement_keys", "sealed", lambda id_: Place("-", "-", f"statement_key/{id_}")),
 )
 
 # Columns that need code of their own in `token_vault.reseal`, or none.
