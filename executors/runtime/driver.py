@@ -35,6 +35,7 @@ from token_vault.tokens import Credential
 from wire.calls import Calls
 from wire.clock import now_us, rng
 from wire.http import map_http_failure
+from wire.redact import bytes_without
 from wire.telemetry import CALL_SECONDS
 
 REQUESTS_PER_ATTEMPT_MAX = 200  # of one action: pages, upload parts
@@ -219,7 +220,10 @@ class Driver:
             headers[credential.header_name] = credential.header_value.reveal()
         answer = await self._calls.send(request.method, url, headers, body)
         received = now_us() / 1_000_000
-        response = Response(answer.status, answer.headers, answer.content, received)
+        # A vendor may repeat the token it was given, and answers go onto the log.
+        token = credential.header_value.reveal().rpartition(" ")[2]
+        content = bytes_without(answer.content, (token,))
+        response = Response(answer.status, answer.headers, content, received)
         trip.response = {"status": response.status, "body": excerpt(response.body)}
         return response
 
