@@ -17,8 +17,8 @@ import orjson
 from schemas.codec import decode_as
 from schemas.errors import CorruptEvent, DependencyDown
 from schemas.events import WorkflowVersion
+from schemas.starts import normal_path
 from schemas.topics import DEFINITIONS
-from schemas.workflow import normal_path
 from wire.bus import Stored
 from wire.tail import Tail
 

@@ -36,7 +36,7 @@ from schemas.events import (
     parse_rfc3339,
 )
 from schemas.ids import derived_id, is_id
-from schemas.workflow import PATH_MAX, normal_path
+from schemas.starts import PATH_MAX, normal_path
 
 EVENT_BYTES_MAX = 1_048_576  # the body rides through four topics and in every command's state
 ATTRIBUTE_MAX = 256  # characters of an id, a type, a source or a user

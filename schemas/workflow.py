@@ -1,7 +1,7 @@
 """The workflow language: what a developer writes, checked whole, with every error at once.
 
     Workflow
-    ├── trigger  WebhookTrigger | EventTrigger
+    ├── trigger  one of `schemas.starts`
     └── steps    ActionStep | ConditionStep, in the order written; `schemas.plan` says what follows
 
 `schemas.plan.compile_workflow` reads and orders a workflow: control calls it at save, the router on
@@ -9,20 +9,19 @@ what was saved.
 The JSON Schema for editors is `schemas/workflow.schema.json`.
 """
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from schemas.condition import Condition, ConditionError, compile_condition
+from schemas.condition import Condition, compile_condition
 from schemas.errors import InvalidInput, Problem
-from schemas.template import Reference, TemplateError, Text, compile_text, compile_value, references
+from schemas.reading import Reader
+from schemas.starts import Trigger, read_trigger
+from schemas.template import Reference, TemplateError, Text, compile_value, references
 
 STEPS_MAX = 500  # the state of an execution rides in its commands
 ID_MAX = 64  # characters of a step id
-NAME_MAX = 200
-PATH_MAX = 512
 ATTEMPTS_DEFAULT = 4
 ATTEMPTS_MAX = 20
 TIMEOUT_DEFAULT_MS = 30_000
@@ -32,14 +31,10 @@ RETRY_MAX_DELAY_DEFAULT_MS = 30_000
 RETRY_DELAY_MAX_MS = 24 * 3600_000
 
 _ID = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h)$")
-_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 _LATER = {
     "delay": "step type delay",
     "for_each": "step type for_each",
     "wait_event": "step type wait_event",
-    "schedule": "trigger type schedule",
-    "provider": "trigger type provider",
 }
 
 
@@ -49,29 +44,6 @@ class Actions(Protocol):
     def check_action(self, provider: str, action: str, params: Mapping[str, Any]) -> list[Problem]:
         """Say what is wrong with calling this action so; places are relative to the step."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class WebhookTrigger:
-    """Starts on a POST to `/webhooks/{workspace}{path}`.
-
-    Attributes:
-        verify: Whether an unsigned post is refused.
-        user: Template that tells whose accounts are used.
-    """
-
-    path: str
-    verify: bool = False
-    user: Text | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EventTrigger:
-    """Starts on an event of this CloudEvents type whose payload passes the filter."""
-
-    event_type: str
-    filter: Condition | None = None
-    user: Text | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +101,6 @@ class ConditionStep:
 
 
 Step = ActionStep | ConditionStep
-Trigger = WebhookTrigger | EventTrigger
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,118 +111,6 @@ class Workflow:
     trigger: Trigger
     steps: tuple[Step, ...]
     description: str = ""
-
-
-def normal_path(path: str) -> str:
-    """Bring a webhook path into its one form: a slash in front, none at the end."""
-    return "/" + path.strip().strip("/")
-
-
-class _Reader:
-    """Reads one JSON object; notes every problem with its place instead of stopping."""
-
-    def __init__(self, value: object, place: str, problems: list[Problem]) -> None:
-        self.place = place
-        self.problems = problems
-        self.body: Mapping[str, Any] = {}
-        if isinstance(value, Mapping):
-            self.body = value
-        else:
-            self.note("", "must be an object", 'Write {"…": …}.', "wrong_type")
-
-    def at(self, name: str) -> str:
-        return f"{self.place}.{name}" if self.place and name else self.place or name
-
-    def note(self, name: str, message: str, mend: str = "", code: str = "invalid") -> None:
-        self.problems.append(Problem(self.at(name), message, mend, code))
-
-    def known(self, *names: str) -> None:
-        """Refuse every other field, with a suggestion."""
-        for name in self.body:
-            if name not in names:
-                near = difflib.get_close_matches(str(name), names, 1)
-                mend = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}."
-                self.note(str(name), "is not a known field", mend, "unknown_field")
-
-    def text(self, name: str, *, required: bool = False, longest: int = NAME_MAX) -> str | None:
-        value = self.body.get(name)
-        if value is None:
-            if required:
-                self.note(name, "is missing", f"Give {name} as text.", "missing_field")
-            return None
-        if not isinstance(value, str) or not value.strip():
-            self.note(name, "must be text that is not empty", "", "wrong_type")
-            return None
-        if len(value) > longest:
-            self.note(name, f"has more than {longest} characters", "Shorten it.", "too_long")
-            return None
-        return value
-
-    def choice(self, name: str, options: tuple[str, ...], default: str) -> str:
-        value = self.body.get(name, default)
-        if value in options:
-            return str(value)
-        near = difflib.get_close_matches(str(value), options, 1)
-        hint = f"Did you mean {near[0]}?" if near else f"One of: {', '.join(options)}."
-        self.note(name, f"{value!r} is not possible here", hint, "bad_choice")
-        return default
-
-    def template(self, name: str) -> Text | None:
-        value = self.text(name, longest=2_000)
-        if value is None:
-            return None
-        try:
-            return compile_text(value)
-        except TemplateError as error:
-            self.note(name, str(error), "See docs/workflows.md, templates.", error.code)
-            return None
-
-    def condition(self, name: str, *, required: bool) -> Condition | None:
-        value = self.text(name, required=required, longest=2_000)
-        if value is None:
-            return None
-        try:
-            return compile_condition(value)
-        except (ConditionError, TemplateError) as error:
-            self.note(name, str(error), "See docs/workflows.md, conditions.", error.code)
-            return None
-
-    def ids(self, name: str) -> tuple[str, ...] | None:
-        value = self.body.get(name)
-        if value is None:
-            return None
-        listed = [value] if isinstance(value, str) else value
-        if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
-            self.note(name, "must be a step id or a list of them", 'Write ["step_id"].')
-            return ()
-        return tuple(dict.fromkeys(listed))
-
-    def duration_ms(self, name: str, default: int, most: int) -> int:
-        """Read seconds as a number, or text with a unit: 30, "30s", "5m", "250ms"."""
-        value = self.body.get(name)
-        if value is None:
-            return default
-        found: float | None = None
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            found = value * 1_000
-        elif isinstance(value, str) and (match := _DURATION.match(value)):
-            found = float(match[1]) * _UNIT_MS[match[2]]
-        if found is None or not 0 < found <= most:
-            self.note(
-                name,
-                f"{value!r} is not a duration above 0 and up to {most // 1000} seconds",
-                'Write seconds (30) or text with a unit ("30s", "5m").',
-                "bad_duration",
-            )
-            return default
-        return int(found)
-
-    def whole(self, name: str, default: int, least: int, most: int) -> int:
-        value = self.body.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            self.note(name, f"must be a whole number from {least} to {most}", "", "out_of_range")
-            return default
-        return value
 
 
 def read_workflow(
@@ -268,11 +127,11 @@ def read_workflow(
         The workflow, or None where trigger or a step could not be made out; with problems noted,
         it serves only to look for more of them.
     """
-    root = _Reader(document, "", problems)
+    root = Reader(document, "", problems)
     root.known("$schema", "name", "description", "trigger", "steps")
     name = root.text("name", required=True) or ""
     description = root.text("description", longest=2_000) or ""
-    trigger = _trigger(root)
+    trigger = read_trigger(root)
     steps = _steps(root, actions)
     if trigger is None or not steps:
         return None
@@ -288,47 +147,16 @@ def invalid_workflow(problems: list[Problem]) -> InvalidInput:
     )
 
 
-def _trigger(root: _Reader) -> Trigger | None:
-    if "trigger" not in root.body:
-        root.note(
-            "trigger",
-            "is missing",
-            'Write {"type": "webhook", "path": "/new-customer"}.',
-            "missing_field",
-        )
-        return None
-    reader = _Reader(root.body["trigger"], root.at("trigger"), root.problems)
-    kind = reader.body.get("type")
-    if kind in _LATER:
-        _not_yet(reader, str(kind))
-        return None
-    if reader.choice("type", ("webhook", "event"), "") == "webhook":
-        reader.known("type", "path", "verify", "user")
-        path = reader.text("path", required=True, longest=PATH_MAX) or ""
-        if "?" in path or "#" in path:
-            reader.note("path", "holds a ? or #", "Leave query and fragment out.", "bad_path")
-        verify = reader.choice("verify", ("optional", "required"), "optional") == "required"
-        return WebhookTrigger(normal_path(path), verify, reader.template("user"))
-    if kind != "event":
-        return None
-    reader.known("type", "event_type", "filter", "user")
-    event_type = reader.text("event_type", required=True) or ""
-    if event_type.startswith("nhood."):
-        reader.note("event_type", "starts with nhood., which is ours", "Choose another name.")
-    condition = reader.condition("filter", required=False)
-    return EventTrigger(event_type, condition, reader.template("user"))
-
-
-def _not_yet(reader: _Reader, kind: str) -> None:
+def _not_yet(reader: Reader, kind: str) -> None:
     reader.note(
         "type",
         f"the {_LATER[kind]} is not available in this release",
-        "Use a webhook or event trigger, and action or condition steps.",
+        "Use action or condition steps.",
         "not_supported",
     )
 
 
-def _steps(root: _Reader, actions: Actions | None) -> tuple[Step, ...]:
+def _steps(root: Reader, actions: Actions | None) -> tuple[Step, ...]:
     listed = root.body.get("steps")
     if not isinstance(listed, list) or not listed:
         root.note("steps", "must be a list with at least one step", "", "missing_field")
@@ -340,7 +168,7 @@ def _steps(root: _Reader, actions: Actions | None) -> tuple[Step, ...]:
     explicit = {item["id"] for item in listed if isinstance(item, dict) and "id" in item}
     steps: list[Step] = []
     for index, item in enumerate(listed):
-        reader = _Reader(item, f"steps[{index}]", root.problems)
+        reader = Reader(item, f"steps[{index}]", root.problems)
         step_id = _step_id(reader, explicit, taken)
         if step_id in taken:
             reader.note("id", f"{step_id} is the id of steps[{taken[step_id]}] too", "", "same_id")
@@ -351,7 +179,7 @@ def _steps(root: _Reader, actions: Actions | None) -> tuple[Step, ...]:
     return tuple(steps) if len(steps) == len(listed) else ()
 
 
-def _step_id(reader: _Reader, explicit: set[str], taken: Mapping[str, int]) -> str:
+def _step_id(reader: Reader, explicit: set[str], taken: Mapping[str, int]) -> str:
     """Take the id given, or make one from what the step does: `slack_send_message`, `…_2`."""
     if "id" in reader.body:
         given = reader.text("id", longest=ID_MAX) or ""
@@ -376,7 +204,7 @@ def _provider_and_action(body: Mapping[str, Any]) -> tuple[str, str]:
     return provider, action
 
 
-def _step(reader: _Reader, step_id: str, actions: Actions | None) -> Step | None:
+def _step(reader: Reader, step_id: str, actions: Actions | None) -> Step | None:
     kind = reader.body.get("type", "condition" if "condition" in reader.body else "action")
     if kind in _LATER:
         _not_yet(reader, str(kind))
@@ -388,7 +216,7 @@ def _step(reader: _Reader, step_id: str, actions: Actions | None) -> Step | None
     return _action_step(reader, step_id, actions)
 
 
-def _condition_step(reader: _Reader, step_id: str) -> ConditionStep:
+def _condition_step(reader: Reader, step_id: str) -> ConditionStep:
     reader.known("id", "name", "type", "condition", "then", "else", "depends_on")
     condition = reader.condition("condition", required=True)
     then, otherwise = reader.ids("then") or (), reader.ids("else") or ()
@@ -406,7 +234,7 @@ _ACTION_FIELDS = (
 )
 
 
-def _action_step(reader: _Reader, step_id: str, actions: Actions | None) -> ActionStep:
+def _action_step(reader: Reader, step_id: str, actions: Actions | None) -> ActionStep:
     reader.known(*_ACTION_FIELDS)
     provider, action = _provider_and_action(reader.body)
     if not provider or not action:
@@ -445,13 +273,13 @@ def _action_step(reader: _Reader, step_id: str, actions: Actions | None) -> Acti
     )
 
 
-def _retry(reader: _Reader) -> Retry:
+def _retry(reader: Reader) -> Retry:
     value = reader.body.get("retry")
     if value is None:
         return Retry()
     if isinstance(value, int) and not isinstance(value, bool):
         value = {"max_attempts": value}
-    inner = _Reader(value, reader.at("retry"), reader.problems)
+    inner = Reader(value, reader.at("retry"), reader.problems)
     inner.known("max_attempts", "delay", "max_delay")
     return Retry(
         inner.whole("max_attempts", ATTEMPTS_DEFAULT, 1, ATTEMPTS_MAX),

@@ -32,8 +32,9 @@ from schemas.errors import InvalidInput, NotFound
 from schemas.events import TYPE_EXECUTE, Envelope, Event, Payload
 from schemas.ids import derived_id, execution_id, is_id
 from schemas.plan import compile_workflow
+from schemas.starts import normal_path
 from schemas.topics import EVENTS
-from schemas.workflow import Workflow, normal_path
+from schemas.workflow import Workflow
 from wire.bus import Record, publish_all
 from wire.database import connection
 

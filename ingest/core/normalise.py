@@ -21,7 +21,7 @@ from schemas.errors import InvalidInput
 from schemas.events import TYPE_WEBHOOK, Envelope, Event, Payload
 from schemas.ids import derived_id
 from schemas.incoming import ANY_MODE, ATTRIBUTE_MAX, CONTROL, MODES
-from schemas.workflow import PATH_MAX, normal_path
+from schemas.starts import PATH_MAX, normal_path
 
 MODE_HEADER = "x-nhood-mode"
 USER_HEADER = "x-nhood-user"

@@ -17,8 +17,8 @@ from schemas.events import (
 )
 from schemas.incoming import ANY_MODE
 from schemas.plan import Plan, compile_workflow
+from schemas.starts import EventTrigger, Trigger, WebhookTrigger, normal_path
 from schemas.template import MISSING, Reference, TemplateError, as_text, render, walk
-from schemas.workflow import EventTrigger, Trigger, WebhookTrigger, normal_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
