@@ -16,21 +16,21 @@ from typing import Any, Final
 
 import structlog
 
-from control.core.letters import letter_name, unknown_letter
+from control.core.letters import EXHAUSTED, unknown_letter
+from control.core.pace import Pace
 from control.places import Places
 from control.store import letters
 from control.store.query import Row
 from schemas import codec
 from schemas.errors import CorruptEvent, NeighbourhoodError
 from schemas.events import DeadLetter, Place
+from schemas.lineage import REDRIVEN_HEADER, origin, place_name
 from schemas.topics import DEADLETTER, PROGRESS
 from wire.bus import Log, Publisher, Record
 from wire.database import Pool, connection
 
-REDRIVEN_HEADER: Final = "nhood-redriven"
 RATE_DEFAULT: Final = 100  # records a second: a backlog must not starve what comes in meanwhile
 RATE_MAX: Final = 5_000
-RUN_MAX: Final = 10_000  # letters in one run: bounds what one mistake can do
 OPERATOR: Final = "operator"
 _log = structlog.get_logger()
 
@@ -50,7 +50,8 @@ class Sent:
 
     Attributes:
         outcome: `would_send` (dry run), `sent`, `already_redriven`, `gone` (neither the letter nor
-            the record is on the log any more) or `refused` by the broker.
+            the record is on the log any more), `refused` by the broker, or `replay` (a step that
+            gave up has ended: its execution is to be replayed instead).
         place: Where the record stands now.
     """
 
@@ -98,7 +99,7 @@ async def show(ports: Ports, workspace: str | None, place: Place) -> tuple[Row, 
     async with connection(ports.pool) as on:
         row = await letters.get(on, workspace, place)
     if row is None:
-        raise unknown_letter(letter_name(place))
+        raise unknown_letter(place_name(place))
     return row, await _open(row, Places(ports.log))
 
 
@@ -112,21 +113,22 @@ async def redrive(ports: Ports, rows: Sequence[Row], how: How) -> AsyncIterator[
     """
     places = Places(ports.log)
     loop = asyncio.get_running_loop()
-    begun = loop.time()
+    pace = Pace(how.rate_per_s, loop.time())
     sent = 0
     for row in rows:
         told = await _redrive_one(ports, places, row, how)
         yield told
         if told.outcome == "sent":
             sent += 1
-            await asyncio.sleep(max(0.0, begun + sent / how.rate_per_s - loop.time()))
+            await asyncio.sleep(pace.wait_s(sent, loop.time()))
     if sent:
         _log.info("deadletters.redriven", records=sent, by=how.by)
 
 
 async def _redrive_one(ports: Ports, places: Places, row: Row, how: How) -> Sent:
-    place = place_of(row)
-    name = letter_name(place)
+    name = place_name(place_of(row))
+    if row["class"] == EXHAUSTED:
+        return Sent(name, "replay", "The step has ended; replay its execution in mode repair.")
     if row["redriven_at"] is not None and not how.again:
         return Sent(name, "already_redriven", _already(row))
     letter = await _open(row, places)
@@ -134,6 +136,12 @@ async def _redrive_one(ports: Ports, places: Places, row: Row, how: How) -> Sent
         return Sent(name, "gone", "Neither the letter nor its record is on the log any more.")
     if how.dry:
         return Sent(name, "would_send")
+    return await _send(ports, row, letter, how)
+
+
+async def _send(ports: Ports, row: Row, letter: DeadLetter, how: How) -> Sent:
+    place = place_of(row)
+    name = place_name(place)
     async with connection(ports.pool) as on:
         mine = await letters.claim(on, place, row["workspace_id"], how.by, again=how.again)
     if not mine:
@@ -162,14 +170,16 @@ def _already(row: Row) -> str:
 
 
 def redriven(letter: DeadLetter) -> Record:
-    """Build the record that is sent again: same topic, key, value and headers, and one that tells.
+    """Build the record that is sent again: same topic, key, value, headers, and where it was first.
 
     Keys choose the partition, so the record meets its neighbours of before. Without a key, and on
     the topic whose writer chooses partitions itself, it goes where it was.
     """
     original = letter.original
     headers = [item for item in letter.headers.items() if item[0] != REDRIVEN_HEADER]
-    headers.append((REDRIVEN_HEADER, letter_name(original).encode()))
+    # The place where it stood first: ids that are derived from a place stay as they were.
+    first = origin(letter.headers, original)
+    headers.append((REDRIVEN_HEADER, place_name(first).encode()))
     by_place = letter.key is None or original.topic == PROGRESS
     partition = original.partition if by_place else None
     return Record(original.topic, letter.key, letter.value, headers, partition)

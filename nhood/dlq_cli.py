@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from control.deadletters import Sent
 
 _Class = Annotated[
-    str, typer.Option("--class", help="unreadable, unknown_schema, invalid or refused.")
+    str, typer.Option("--class", help="unreadable, unknown_schema, invalid, refused, exhausted.")
 ]
 _Code = Annotated[str, typer.Option(help="Reason: not_json, router_error, …")]
 _Stage = Annotated[str, typer.Option(help="Who put it aside: router, executors, projector.")]
@@ -34,7 +34,9 @@ def build(settings: Callable[[], Settings], say: Callable[[str], None]) -> typer
         say: Prints a sentence.
     """
     app = typer.Typer(
-        help="Dead letters: records that nobody could handle, with their bytes and the reason.",
+        help="Dead letters: records that nobody could handle, with their bytes and the reason, and"
+        " steps that gave up (class exhausted). `nhood dlq list --since 1d`; once the cause is"
+        " mended: `nhood dlq redrive --code … --yes`.",
         no_args_is_help=True,
     )
     _add_list(app, settings, say)

@@ -33,6 +33,7 @@ from schemas.events import (
 from schemas.events import Record as AnyRecord
 from schemas.ids import execution_id
 from schemas.incoming import ANY_MODE, read_event, workspace_hint
+from schemas.lineage import origin
 from schemas.topics import DEADLETTER, EXECUTIONS, RESULTS, steps_topic
 from wire.bus import Record, Stored
 from wire.telemetry import DEADLETTERS, ROUTER_EVENTS
@@ -82,7 +83,10 @@ class Pipeline:
         """Match an event with workflows; leaves an outcome for its offset, whatever it is."""
         try:
             envelope, event = read_event(
-                stored.value, stored.headers, stored.place, stored.time_ms * 1000
+                stored.value,
+                stored.headers,
+                origin(stored.headers, stored.place),
+                stored.time_ms * 1000,
             )
             payload = body_value(event.data.data, event.data.content_type)
         except CorruptEvent as error:

@@ -14,21 +14,23 @@ from pydantic import AwareDatetime, BaseModel, Field
 from control import deadletters
 from control.api.shapes import Body, Member, PageQuery, Place, PortsDep, Text, failures
 from control.core.cursor import read_cursor, write_cursor
-from control.core.letters import letter_name, read_name, shown_bytes
+from control.core.letters import read_name, shown_bytes
 from control.ports import Ports
 from control.store import letters
 from schemas.access import Caller, needs
 from schemas.errors import Forbidden, InvalidInput
 from schemas.events import DeadLetter
+from schemas.lineage import place_name
 from wire.database import connection
 
 # So many are sent within one request, at RATE a second: it answers within some seconds.
 REDRIVE_MAX: Final = 500
 REDRIVE_DEFAULT: Final = 100
 _NAME_MAX: Final = 64
+CLASSES: Final = "unreadable, unknown_schema, invalid, refused or exhausted"
 
 Word = Annotated[Text, Field(max_length=_NAME_MAX)]
-Outcome = Literal["would_send", "sent", "already_redriven", "gone", "refused"]
+Outcome = Literal["would_send", "sent", "already_redriven", "gone", "refused", "replay"]
 
 
 class LetterFilter(PageQuery):
@@ -58,7 +60,7 @@ class LetterItem(BaseModel):
     letter_id: str = Field(examples=["nhood.events.v1:0:12"])
     place: Place = Field(description="Where the record stood.")
     stage: str = Field(description="Who could not handle it.")
-    class_: str = Field(alias="class", description="unreadable, unknown_schema, invalid, refused")
+    class_: str = Field(alias="class", description=CLASSES)
     code: str
     reason: str
     attempts: int
@@ -141,7 +143,7 @@ async def list_letters(
     shown = found[: wanted.limit]
     last = None
     if len(found) > wanted.limit:
-        last = (shown[-1]["sort_us"], letter_name(deadletters.place_of(shown[-1])))
+        last = (shown[-1]["sort_us"], place_name(deadletters.place_of(shown[-1])))
     return LetterPage(
         items=[LetterItem.model_validate(item(row)) for row in shown],
         next_cursor=write_cursor("dead-letters", scope, last) if last else None,
@@ -224,7 +226,7 @@ def item(row: Mapping[str, Any]) -> dict[str, Any]:
         names = ("at", "by", "times", "place")
         again = {name: row[f"redriven_{name}"] for name in names}
     told = {name: row[name] for name in ("stage", "class", "code", "reason", "attempts", "at")}
-    name = letter_name(deadletters.place_of(dict(row)))
+    name = place_name(deadletters.place_of(dict(row)))
     return {"letter_id": name, "place": place, **told, "redriven": again}
 
 

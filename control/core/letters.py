@@ -4,19 +4,16 @@ A letter is named by the place of the record that it holds: `nhood.events.v1:0:1
 """
 
 import base64
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from schemas.errors import NotFound
 from schemas.events import Place
+from schemas.lineage import named_place
 
-_NAME: Final = re.compile(r"(nhood\.[a-z0-9.-]{1,200}):(\d{1,9}):(\d{1,18})")
-
-
-def letter_name(place: Place) -> str:
-    """Name the letter of the record at this place."""
-    return f"{place.topic}:{place.partition}:{place.offset}"
+# The class of letters that are steps which gave up: after all their attempts there was no answer to
+# rely on. The letter is the step's command.
+EXHAUSTED: Final = "exhausted"
 
 
 def read_name(name: str) -> Place:
@@ -25,10 +22,10 @@ def read_name(name: str) -> Place:
     Raises:
         NotFound: `letter_not_found`; no letter is called so.
     """
-    found = _NAME.fullmatch(name)
+    found = named_place(name)
     if found is None:
         raise unknown_letter(name)
-    return Place(found[1], int(found[2]), int(found[3]))
+    return found
 
 
 def unknown_letter(name: str) -> NotFound:

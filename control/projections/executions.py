@@ -15,6 +15,7 @@ from typing import Final
 
 import orjson
 
+from control.core.letters import EXHAUSTED
 from schemas.events import (
     CancelRequested,
     DeadLetter,
@@ -30,6 +31,8 @@ from schemas.events import (
 
 RUNNING: Final = "running"
 _STEP_STATUS = {"succeeded": "succeeded", "unknown": "unknown"}
+# A step that ended so, after all its attempts, is shown as a dead letter.
+_EXHAUSTED: Final = frozenset({"throttled", "unavailable", "unknown"})
 _NUL_ESCAPE = b"\\u0000"  # jsonb has no room for it
 
 Cell = str | int | bool | None
@@ -168,6 +171,28 @@ class Changes:
             record.finished_at_us,
         )
 
+        if record.outcome in _EXHAUSTED and record.command.offset >= 0:
+            self._exhausted(record)
+
+    def _exhausted(self, record: StepFinished) -> None:
+        """Show a step that gave up as the letter of its command."""
+        command, error = record.command, record.error
+        row: Row = (
+            command.topic,
+            command.partition,
+            command.offset,
+            record.workspace_id,
+            "executors",
+            EXHAUSTED,
+            self._text(error.code if error else record.outcome),
+            self._text(error.message if error else ""),
+            _attempts(record.attempts),
+            None,
+            None,
+            record.finished_at_us,
+        )
+        self.dead_letters.setdefault((command.topic, command.partition, command.offset), row)
+
     def _outcome(self, record: EventOutcome) -> None:
         key = (record.event.partition, record.event.offset)
         if key in self.outcomes:
@@ -234,6 +259,15 @@ class Changes:
         if not self.strict and _NUL_ESCAPE not in data:
             return data.decode(errors="replace")
         return clean_json(data)
+
+
+def _attempts(data: bytes) -> int:
+    """Count a step's attempts."""
+    try:
+        value: object = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return 0
+    return len(value) if isinstance(value, list) else 0
 
 
 def clean_json(data: bytes) -> str:

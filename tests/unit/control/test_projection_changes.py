@@ -180,3 +180,20 @@ def test_strict_changes_have_no_nul_anywhere():
     )
     cells = [*changes.executions["ex_1"].cells(), *next(iter(changes.steps.values()))]
     assert not any("\x00" in cell or "\\u0000" in cell for cell in cells if isinstance(cell, str))
+
+
+@pytest.mark.parametrize("outcome", ["throttled", "unavailable", "unknown"])
+def test_step_that_gave_up_is_a_dead_letter_at_its_commands_place(outcome):
+    changes = Changes()
+    changes.take(PLACE, replace(step(outcome), attempts=b'[{"number":1},{"number":2}]'))
+    (letter,) = changes.dead_letters.values()
+    assert letter[:6] == ("nhood.steps.slack.v1", 0, 1, "ws_1", "executors", "exhausted")
+    assert letter[6] == outcome
+    assert letter[8] == 2  # attempts
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "rejected", "unauthorised"])
+def test_step_with_an_answer_is_no_dead_letter(outcome):
+    changes = Changes()
+    changes.take(PLACE, step(outcome))
+    assert changes.dead_letters == {}
