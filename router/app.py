@@ -4,6 +4,8 @@
                               ├▶ intake ─▶ pipeline ─▶ broker has it all ─▶ acknowledged
     results ─▶ GroupConsumer ─┘
 
+    timers  ─▶ TableConsumer ─▶ Timers ─▶ what is due goes to its topic
+
 Both read and commit at least once; nothing rests on Faust's tables or its exactly_once (design §5),
 and results, two of three records, spare its cost per record (ADR 0007). What is read is only
 queued: one loop per topic takes all that is there, handles it, waits until the broker has every
@@ -14,28 +16,32 @@ that was not carried on is read again.
 import asyncio
 import functools
 import signal
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import faust
 import structlog
 from msgspec import Struct
 
 from router.core.match import Definitions
+from router.intake import INTAKE_MAX, RETRY_S, Intake
 from router.memory import Memory
 from router.pipeline import Output, Pipeline
+from router.timers import GROUP as TIMERS_GROUP
+from router.timers import Timers, read_row
 from schemas import codec
-from schemas.errors import CorruptEvent, DependencyDown, NeighbourhoodError, TooLarge
+from schemas.errors import CorruptEvent, DependencyDown, NeighbourhoodError
 from schemas.events import Place, WorkflowVersion
 from schemas.provider import load_catalogue
 from schemas.settings import Settings
-from schemas.topics import DEFINITIONS, EVENTS, PROGRESS, RESULTS
-from wire.bus import KafkaPublisher, Publisher, Record, Stored
+from schemas.topics import DEFINITIONS, EVENTS, PROGRESS, RESULTS, TIMERS
+from wire.bus import KafkaPublisher, Stored
 from wire.clock import now_us
 from wire.consumer import GroupConsumer, Taken
+from wire.places import PlaceReader
+from wire.table import TableConsumer
 from wire.tail import Tail, read_to_end
 from wire.telemetry import configure_logging, start_ops_server
 
@@ -43,29 +49,10 @@ _log = structlog.get_logger()
 
 GROUP = "nhood-router"
 RESULTS_GROUP = "nhood-router-results"
-BATCH_MAX = 200  # records handled between two waits for the broker
-INTAKE_MAX = 2_000  # records queued per topic; Faust stops reading beyond it
 LINGER_MS = 0.5  # a batch is published whole: waiting for more gains little
-RETRY_S = 0.5  # between two tries to reach Kafka
 WATCH_S = 1.0  # between two looks at whether Faust still lives
 FRESH_S = 0.25  # how long definitions count as known to the end of their topic
 DRAIN_S = 10.0  # for what is queued when the process has to end
-
-Handle = Callable[[list[Stored]], Awaitable[Output]]
-
-
-class Queued(Protocol):
-    """A record that waits."""
-
-    @property
-    def stored(self) -> Stored:
-        """What was read."""
-
-    def begin(self) -> bool:
-        """Say whether to handle it; False: it belongs to another router by now."""
-
-    def done(self) -> None:
-        """Let its offset be committed."""
 
 
 class FromFaust(Struct):
@@ -112,85 +99,6 @@ class FromConsumer(Struct):
         self.consumer.done(self.taken, handled=True)
 
 
-class Intake:
-    """The queue between a consumer and its loop; knows nothing of workflows.
-
-    Args:
-        handle: Says what a batch leads to.
-        publisher: Where to.
-    """
-
-    def __init__(self, handle: Handle, publisher: Publisher) -> None:
-        self._handle = handle
-        self._publisher = publisher
-        self._queue: deque[Queued] = deque()
-        self._arrived = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    def add(self, queued: Queued) -> None:
-        """Queue a record."""
-        self._queue.append(queued)
-        self._arrived.set()
-        self._idle.clear()
-        if len(self._queue) >= INTAKE_MAX:
-            self._room.clear()
-
-    async def room(self) -> None:
-        """Wait while the queue is full."""
-        await self._room.wait()
-
-    async def serve(self) -> None:
-        """Handle what comes, batch after batch, for ever."""
-        while True:
-            await self._arrived.wait()
-            taken = [self._queue.popleft() for _ in range(min(BATCH_MAX, len(self._queue)))]
-            if not self._queue:
-                self._arrived.clear()
-            self._room.set()
-            batch = [queued for queued in taken if queued.begin()]
-            if batch:
-                await self._carry_on(await self._handle([queued.stored for queued in batch]))
-                for queued in batch:
-                    queued.done()
-            if not self._queue:
-                self._idle.set()
-
-    async def _carry_on(self, output: Output) -> None:
-        await publish_until_durable(self._publisher, output.records)
-        if output.afterwards:
-            await publish_until_durable(self._publisher, output.afterwards)
-
-    async def drained(self) -> None:
-        """Wait until nothing is queued or being handled."""
-        await self._idle.wait()
-
-
-async def publish_until_durable(publisher: Publisher, records: list[Record]) -> None:
-    """Publish again and again until the broker has every record.
-
-    A record that no broker will ever take (too large) is told and left out: its size was bounded
-    before, so this is a defect of ours and must not stop the partition.
-    """
-    left = records
-    while left:
-        answers = await publisher.publish(left)
-        failed = [
-            (record, answer)
-            for record, answer in zip(left, answers, strict=True)
-            if isinstance(answer, NeighbourhoodError)
-        ]
-        for record, answer in failed:
-            if isinstance(answer, TooLarge):
-                _log.error("record.too_large", topic=record.topic, key=str(record.key))
-        left = [record for record, answer in failed if not isinstance(answer, TooLarge)]
-        if left:
-            _log.warning("kafka.unreachable", records=len(left))
-            await asyncio.sleep(RETRY_S)
-
-
 class Router:
     """Everything the router holds; `build_router` puts it together, `run` runs it."""
 
@@ -215,6 +123,9 @@ class Router:
         self._consumer = GroupConsumer(
             bootstrap, RESULTS_GROUP, [RESULTS], self._take_results, self._memory.forget_partitions
         )
+        self._places = PlaceReader(bootstrap, "nhood-router", TIMERS)
+        self._timers = Timers(self._publisher, self._places, now_us)
+        self._table = TableConsumer(bootstrap, TIMERS_GROUP, TIMERS, read_row, self._timers)
         self._caught_up = 0.0
         self._follows_events = False
 
@@ -271,8 +182,9 @@ class Router:
         while not stop.is_set():
             if self._app.should_stop or self._app.consumer.should_stop:
                 raise RouterStuckError("Faust's consumer has died; its log says why.")
-            if self._consumer.failure is not None:
-                raise self._consumer.failure
+            for failure in (self._consumer.failure, self._table.failure):
+                if failure is not None:
+                    raise failure
             try:
                 await asyncio.wait_for(stop.wait(), WATCH_S)
             except TimeoutError:
@@ -284,18 +196,20 @@ class Router:
 
     @property
     def ready(self) -> bool:
-        """Whether both topics are read."""
-        return self._follows_events and self._consumer.ready
+        """Whether all topics are read."""
+        return self._follows_events and self._consumer.ready and self._table.ready
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then carry on what is queued and commit."""
         await self._publisher.start()
         self._tail.start()
         await _until_reached(self._tail.catch_up)
-        loops = [asyncio.create_task(intake.serve()) for intake in (self._events, self._results)]
+        served = (self._events, self._results, self._timers)
+        loops = [asyncio.create_task(each.serve()) for each in served]
         self._app.finalize()
         await self._app.maybe_start()
         self._consumer.start()
+        self._table.start()
         watch = asyncio.create_task(self._until_over(stop))
         await asyncio.wait([watch, *loops], return_when=asyncio.FIRST_COMPLETED)
         self._follows_events = False
@@ -303,13 +217,16 @@ class Router:
         if not any(failed):
             drained = asyncio.gather(self._events.drained(), self._results.drained())
             await asyncio.wait([asyncio.ensure_future(drained)], timeout=DRAIN_S)
-        await asyncio.to_thread(self._consumer.close)
+        await asyncio.gather(
+            asyncio.to_thread(self._consumer.close), asyncio.to_thread(self._table.close)
+        )
         await self._app.stop()
         for task in (watch, *loops):
             task.cancel()
         await asyncio.gather(watch, *loops, return_exceptions=True)
         await self._publisher.close()
         self._tail.close()
+        await asyncio.to_thread(self._places.close)
         for error in failed:
             if error is not None:
                 raise error

@@ -13,6 +13,7 @@ from router.core.advance import Advance, advance, start
 from router.core.match import Compiled, Definitions, body_value, match, user_of
 from router.core.state import Execution, StepResult, decode_state
 from router.memory import Memory, RecordOf
+from router.waiting import pause_records
 from schemas import codec
 from schemas.errors import CorruptEvent
 from schemas.events import (
@@ -199,6 +200,8 @@ class Pipeline:
         trace = execution.traceparent
         for command in after.commands:
             output.records.append(self._command(command, trace))
+        for pause in after.pauses:
+            output.records.extend(pause_records(pause, execution, self._now_us()))
         if partition is not None:
             if after.remember:
                 record_of = RecordOf(execution.workspace_id, execution.execution_id, self._now_us())

@@ -7,6 +7,9 @@
     CancelRequested  control → router                    stop this execution
     StepRemembered   router → router                     what cannot ride in commands
     EventOutcome, ExecutionStarted, ExecutionFinished    router → control
+    StepWaiting      router, executors → control         a step waits, and until when
+    Timer            router, executors → router          publish this at its time
+    EventWait        router → router                     a step waits for an event
     ConnectionChanged                                    vault → whoever watches
     DeadLetter       whoever could not read a record
 
@@ -218,6 +221,49 @@ class ConnectionChanged(Struct, frozen=True):
     at_us: int
 
 
+class Timer(Struct, frozen=True):
+    """Publish this record at its time; see `Timer.avsc`."""
+
+    workspace_id: str
+    due_us: int
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, bytes]
+    at_us: int
+
+
+class StepWaiting(Struct, frozen=True):
+    """A step waits: `kind` is delay, event or retry."""
+
+    workspace_id: str
+    execution_id: str
+    step_id: str
+    loop_index: int
+    kind: str
+    until_us: int | None
+    detail: str
+    at_us: int
+
+
+class EventWait(Struct, frozen=True):
+    """A step waits for an event; see `EventWait.avsc`."""
+
+    workspace_id: str
+    execution_id: str
+    workflow_id: str
+    version: int
+    step_id: str
+    mode: str
+    event_type: str
+    subject: str | None
+    match: bytes
+    values: bytes
+    finished: bytes
+    until_us: int
+    at_us: int
+
+
 class DeadLetter(Struct, frozen=True, rename={"class_": "class"}):
     """A record that could not be read, as it was."""
 
@@ -245,6 +291,9 @@ Record = (
     | ExecutionStarted
     | ExecutionFinished
     | ConnectionChanged
+    | Timer
+    | StepWaiting
+    | EventWait
     | DeadLetter
 )
 

@@ -17,6 +17,15 @@ _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)$")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
+def duration_ms(value: object) -> float | None:
+    """Give milliseconds of seconds or of text with a unit; None where it is neither."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value * 1_000
+    if isinstance(value, str) and (match := _DURATION.match(value)):
+        return float(match[1]) * _UNIT_MS[match[2]]
+    return None
+
+
 class Reader:
     """Reads one JSON object; notes every problem with its place instead of stopping."""
 
@@ -108,15 +117,11 @@ class Reader:
         value = self.body.get(name)
         if value is None:
             return default
-        found: float | None = None
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            found = value * 1_000
-        elif isinstance(value, str) and (match := _DURATION.match(value)):
-            found = float(match[1]) * _UNIT_MS[match[2]]
+        found = duration_ms(value)
         if found is None or not 0 < found <= most:
             self.note(
                 name,
-                f"{value!r} is not a duration above 0 and up to {most // 1000} seconds",
+                f"{value!r} is not a duration above 0 and up to {_told(most)}",
                 'Write seconds (30) or text with a unit ("30s", "5m").',
                 "bad_duration",
             )
@@ -130,3 +135,11 @@ class Reader:
             self.note(name, f"must be a whole number from {least} to {most}", "", "out_of_range")
             return default
         return value
+
+
+def _told(milliseconds: int) -> str:
+    """Write a bound as people say it."""
+    for unit, size in (("days", 86_400_000), ("hours", 3_600_000), ("minutes", 60_000)):
+        if milliseconds >= 2 * size and milliseconds % size == 0:
+            return f"{milliseconds // size} {unit}"
+    return f"{milliseconds // 1000} seconds"

@@ -12,6 +12,8 @@ DEFINITIONS = "nhood.definitions.v1"
 RESULTS = "nhood.results.v1"
 PROGRESS = "nhood.progress.v1"
 EXECUTIONS = "nhood.executions.v1"
+TIMERS = "nhood.timers.v1"
+WAITS = "nhood.waits.v1"
 CONNECTIONS = "nhood.connections.v1"
 DEADLETTER = "nhood.deadletter.v1"
 _STEPS = "nhood.steps.{provider}.v1"
@@ -42,15 +44,19 @@ class Topic:
     writers: tuple[str, ...]
     readers: tuple[str, ...]
     same_partition_as: str | None
+    segment_bytes: int | None = None
 
     def config(self) -> dict[str, str]:
         """The broker's settings of this topic, as Kafka names them."""
-        return {
+        found = {
             "cleanup.policy": self.cleanup,
             "retention.ms": str(self.retention_ms),
             "max.message.bytes": str(self.max_message_bytes),
             "compression.type": self.compression,
         }
+        if self.segment_bytes is not None:
+            found["segment.bytes"] = str(self.segment_bytes)
+        return found
 
 
 def topics_file() -> Path:
@@ -86,6 +92,7 @@ def _topic(name: str, body: dict[str, Any]) -> Topic:
         writers=tuple(body["writers"]),
         readers=tuple(body["readers"]),
         same_partition_as=body.get("same_partition_as"),
+        segment_bytes=body.get("segment_bytes"),
     )
 
 

@@ -2,7 +2,7 @@
 
     Workflow
     ├── trigger  one of `schemas.starts`
-    └── steps    ActionStep | ConditionStep, in the order written; `schemas.plan` says what follows
+    └── steps    ActionStep | ConditionStep | DelayStep; `schemas.plan` says what follows what
 
 `schemas.plan.compile_workflow` reads and orders a workflow: control calls it at save, the router on
 what was saved.
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from schemas.condition import Condition, compile_condition
 from schemas.errors import InvalidInput, Problem
+from schemas.pauses import DelayStep, read_delay
 from schemas.reading import Reader
 from schemas.starts import Trigger, read_trigger
 from schemas.template import Reference, TemplateError, Text, compile_value, references
@@ -31,8 +32,8 @@ RETRY_MAX_DELAY_DEFAULT_MS = 30_000
 RETRY_DELAY_MAX_MS = 24 * 3600_000
 
 _ID = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
+_TYPES = ("action", "condition", "delay")
 _LATER = {
-    "delay": "step type delay",
     "for_each": "step type for_each",
     "wait_event": "step type wait_event",
 }
@@ -100,7 +101,7 @@ class ConditionStep:
                 yield Reference(f"steps.{name}", ("steps", name))
 
 
-Step = ActionStep | ConditionStep
+Step = ActionStep | ConditionStep | DelayStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,9 @@ def _step_id(reader: Reader, explicit: set[str], taken: Mapping[str, int]) -> st
             reader.note("id", "may hold letters, digits, _ and - only", "", "bad_id")
         return given
     provider, action = _provider_and_action(reader.body)
-    base = f"{provider}_{action}" if provider and action else "condition"
+    kind = str(reader.body.get("type"))
+    named = kind if kind in _TYPES else "condition"
+    base = f"{provider}_{action}" if provider and action else named
     base = re.sub(r"[^A-Za-z0-9_]", "_", base)[: ID_MAX - 4]
     candidate, number = base, 1
     while candidate in explicit or candidate in taken:
@@ -209,8 +212,11 @@ def _step(reader: Reader, step_id: str, actions: Actions | None) -> Step | None:
     if kind in _LATER:
         _not_yet(reader, str(kind))
         return None
-    if reader.choice("type", ("action", "condition"), str(kind)) == "condition":
+    kind = reader.choice("type", _TYPES, str(kind))
+    if kind == "condition":
         return _condition_step(reader, step_id)
+    if kind == "delay":
+        return read_delay(reader, step_id)
     if kind != "action":
         return None
     return _action_step(reader, step_id, actions)

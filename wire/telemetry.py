@@ -38,6 +38,12 @@ LAG = Gauge("nhood_consumer_lag_records", "Records not yet committed.", ["stage"
 OLDEST_UNFINISHED = Gauge(
     "nhood_executor_oldest_unfinished_seconds", "Age of the oldest step under way."
 )
+TIMERS_PENDING = Gauge("nhood_router_timers_pending", "Timers of this router's partitions.")
+TIMERS_LATE = Histogram(
+    "nhood_router_timer_late_seconds",
+    "How long after its time a timer was published.",
+    buckets=(0.005, 0.02, 0.1, 0.5, 1, 5, 30, 300),
+)
 ROUTER_EVENTS = Counter("nhood_router_events", "Events handled, by outcome.", ["outcome"])
 DEADLETTERS = Counter(
     "nhood_deadletter", "Records sent to the dead-letter topic.", ["stage", "reason"]

@@ -16,6 +16,19 @@ import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 
+from router.core.pauses import delay
+from router.core.standing import (
+    FAILED,
+    FALSE,
+    READY,
+    SKIPPED,
+    SUCCEEDED,
+    TRUE,
+    WAITING,
+    Pause,
+    StepState,
+    failed,
+)
 from router.core.state import (
     STATE_BYTES_MAX,
     Execution,
@@ -25,7 +38,7 @@ from router.core.state import (
 )
 from schemas.condition import ConditionError
 from schemas.events import ExecutionFinished, Payload, RequestStep, StepError
-from schemas.ids import effect_key
+from schemas.pauses import DelayStep
 from schemas.plan import Needs, Plan
 from schemas.template import (
     MISSING,
@@ -41,30 +54,6 @@ from schemas.workflow import ActionStep, ConditionStep
 
 PARAMS_BYTES_MAX = 1024 * 1024  # as much as an event may hold
 
-WAITING, READY, SKIPPED = "waiting", "ready", "skipped"
-SUCCEEDED, FAILED, TRUE, FALSE = "succeeded", "failed", "true", "false"
-
-
-class StepState(Struct, frozen=True):
-    """Where a step stands.
-
-    Attributes:
-        status: One of the words in the module's drawing.
-        reason: Why it was skipped: not_chosen, upstream_failed or upstream_skipped.
-        result: What is carried on, where it has a result.
-        command: Where it is ready: what to send.
-    """
-
-    status: str
-    reason: str = ""
-    result: StepResult | None = None
-    command: RequestStep | None = None
-
-    @property
-    def settled(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.status not in (WAITING, READY)
-
 
 class Advance(Struct, frozen=True):
     """What to write.
@@ -74,12 +63,14 @@ class Advance(Struct, frozen=True):
         remember: Results of this execution that do not ride in every command under way.
         finished: The end, when it has come.
         execution: What is known now.
+        pauses: Steps that wait from now on.
     """
 
     commands: tuple[RequestStep, ...]
     remember: Mapping[str, StepResult]
     finished: ExecutionFinished | None
     execution: Execution
+    pauses: tuple[Pause, ...] = ()
 
 
 def start(plan: Plan, execution: Execution, now_us: int) -> Advance:
@@ -122,19 +113,21 @@ def _advance(
     # A command that is under way does not carry what we know now: it has to be remembered.
     parallel = len(ready) > 1 or not under_way.isdisjoint(ready)
     known = prune(replace(known, parallel=parallel), plan)
-    wanted = [
-        command
-        for name in ready
-        if name not in under_way and (command := states[name].command) is not None
-    ]
+    wanted = [states[name] for name in ready if name not in under_way]
     commands: tuple[RequestStep, ...] = ()
+    pauses: tuple[Pause, ...] = ()
     if wanted:
         state = encode_state(known)
         if len(state.data) > STATE_BYTES_MAX:
             return Advance((), {}, _too_large(plan, execution, states, now_us), known)
-        commands = tuple(replace(command, state=state) for command in wanted)
+        commands = tuple(
+            replace(each.command, state=state) for each in wanted if each.command is not None
+        )
+        pauses = tuple(
+            replace(each.pause, state=state) for each in wanted if each.pause is not None
+        )
     finished = None if ready else _finish(plan, execution, states, now_us)
-    return Advance(commands, news if known.parallel else {}, finished, known)
+    return Advance(commands, news if known.parallel else {}, finished, known, pauses)
 
 
 def settle(plan: Plan, execution: Execution, now_us: int) -> dict[str, StepState]:
@@ -166,6 +159,8 @@ def _step_state(
     step = plan.steps[name]
     if isinstance(step, ConditionStep):
         return _decide(step, lookup)
+    if isinstance(step, DelayStep):
+        return delay(step, execution, lookup, now_us)
     return _command(plan, execution, step, lookup, now_us)
 
 
@@ -197,14 +192,9 @@ def _decide(step: ConditionStep, lookup: Lookup) -> StepState:
     try:
         decision = step.condition.decide(lookup)
     except ConditionError as error:
-        return _failed(error.code, str(error))
+        return failed(error.code, str(error))
     status = TRUE if decision.value else FALSE
     return StepState(status, result=StepResult(status, dict(decision.operands)))
-
-
-def _failed(code: str, message: str) -> StepState:
-    error = {"code": code, "message": message}
-    return StepState(FAILED, result=StepResult(FAILED, error=error))
 
 
 def _command(
@@ -215,11 +205,9 @@ def _command(
         user = _text(step.user, lookup) or execution.user
         order_key = _text(step.order_key, lookup)
     except TemplateError as error:
-        return _failed(error.code, f"{step.id}: {error}")
+        return failed(error.code, f"{step.id}: {error}")
     if len(params) > PARAMS_BYTES_MAX:
-        return _failed("params_too_large", f"{step.id}: over {PARAMS_BYTES_MAX} bytes.")
-    version = f"{execution.workflow_id}@{execution.version}"
-    root = f"{execution.event_id}#{execution.generation}"
+        return failed("params_too_large", f"{step.id}: over {PARAMS_BYTES_MAX} bytes.")
     command = RequestStep(
         workspace_id=execution.workspace_id,
         execution_id=execution.execution_id,
@@ -227,7 +215,7 @@ def _command(
         version=execution.version,
         step_id=step.id,
         loop_index=0,
-        effect_key=effect_key(execution.workspace_id, root, version, step.id, 0),
+        effect_key=execution.effect_key(step.id),
         provider=step.provider,
         action=step.action,
         params=Payload(params),

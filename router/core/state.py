@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from schemas.errors import CorruptEvent
 from schemas.events import Payload
+from schemas.ids import effect_key
 from schemas.plan import Plan
 
 STATE_BYTES_MAX = 6 * 1024 * 1024  # a command must fit into a record, beside its parameters
@@ -60,6 +61,12 @@ class Execution(Struct, frozen=True):
     def with_results(self, results: Mapping[str, StepResult]) -> "Execution":
         """Add results; one that is there already stays as it is."""
         return replace(self, results={**results, **self.results})
+
+    def effect_key(self, step_id: str, loop_index: int = 0) -> str:
+        """Name what a step does (`schemas.ids.effect_key`)."""
+        version = f"{self.workflow_id}@{self.version}"
+        root = f"{self.event_id}#{self.generation}"
+        return effect_key(self.workspace_id, root, version, step_id, loop_index)
 
 
 def encode_result(result: StepResult) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from schemas.events import (
     RequestStep,
     StepError,
     StepFinished,
+    Timer,
     WorkflowVersion,
 )
-from schemas.topics import EXECUTIONS, PROGRESS
+from schemas.topics import EXECUTIONS, PROGRESS, TIMERS
 from wire.bus import Record, Stored
 
 WS = "ws_00000000000000000000000000"
@@ -60,6 +61,12 @@ WORKFLOWS = {
         call("f", "b", "d", "e"),
     ],
 }  # fmt: skip
+WORKFLOWS["delays"] = [
+    call("a"),
+    {"id": "d", "type": "delay", "duration": "2d", "depends_on": ["a"]},
+    call("b", "a", config={"t": "{{steps.a.output.n}}"}),
+    call("c", "d", "b", config={"t": "{{steps.d.output.until}}"}),
+]
 for _step in WORKFLOWS["branches"]:
     if _step["id"] in ("d", "e"):
         del _step["depends_on"]
@@ -122,8 +129,16 @@ class World:
                 found = codec.decode(record.value)
                 if isinstance(found, ExecutionFinished):
                     self.ends.append(found)
+            elif record.topic == TIMERS:
+                self._later(codec.decode_as(Timer, record.value))
             else:
                 self._call(codec.decode_as(RequestStep, record.value))
+
+    def _later(self, timer: Timer) -> None:
+        """A timer: at some time its record stands on the results topic."""
+        finished = codec.decode_as(StepFinished, timer.value)
+        stored = Stored(Place("nhood.results.v1", 0, 0), b"ex", timer.value)
+        self.results[finished.step_id, finished.state.data] = stored
 
     def _call(self, command: RequestStep) -> None:
         """The executor: calls each effect once (the ledger), answers every time."""

@@ -1,0 +1,56 @@
+"""Where a step of an execution stands, and what it waits for."""
+
+from msgspec import Struct
+
+from router.core.state import StepResult
+from schemas.events import Payload, RequestStep
+
+WAITING, READY, SKIPPED = "waiting", "ready", "skipped"
+SUCCEEDED, FAILED, TRUE, FALSE = "succeeded", "failed", "true", "false"
+
+
+class Pause(Struct, frozen=True):
+    """A step that waits for a time.
+
+    Attributes:
+        due_us: Until when: UTC, microseconds.
+        output: What the step gives then, as a JSON value; or
+        error: Why it fails then: code and sentence.
+        effect_key: Names this pause, as an effect is named.
+        state: What rides along.
+    """
+
+    step_id: str
+    due_us: int
+    effect_key: str
+    output: object = None
+    error: tuple[str, str] | None = None
+    state: Payload = Payload(b"")
+
+
+class StepState(Struct, frozen=True):
+    """Where a step stands.
+
+    Attributes:
+        status: One of the words in the module's drawing.
+        reason: Why it was skipped: not_chosen, upstream_failed or upstream_skipped.
+        result: What is carried on, where it has a result.
+        command: Where it is ready: what to send; or
+        pause: Where it is ready: what it waits for.
+    """
+
+    status: str
+    reason: str = ""
+    result: StepResult | None = None
+    command: RequestStep | None = None
+    pause: Pause | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status not in (WAITING, READY)
+
+
+def failed(code: str, message: str) -> StepState:
+    """Build the state of a step that failed before anything was called."""
+    return StepState(FAILED, result=StepResult(FAILED, error={"code": code, "message": message}))

@@ -1,0 +1,55 @@
+"""Timers of a real router on a real broker, over kill -9."""
+
+import time
+from collections.abc import Iterator
+
+import orjson
+import pytest
+
+from schemas.events import ExecutionFinished, StepWaiting
+from tests.integration.router_parts import Log, a_router
+
+
+@pytest.fixture
+def log(kafka_topics: str) -> Iterator[Log]:
+    found = Log(kafka_topics)
+    yield found
+    found.close()
+
+
+def pause(**more: object) -> dict:
+    return {
+        "name": "Pause",
+        "trigger": {"type": "webhook", "path": "/x"},
+        "steps": [{"type": "delay", **more}],
+    }
+
+
+@pytest.mark.timeout(180)
+def test_delay_outlives_a_router_that_is_killed_while_it_waits(log, kafka_topics, tmp_path):
+    log.save(pause(duration="6s"))
+    with a_router(kafka_topics, tmp_path):
+        events = [log.post("nhood.webhook", {"n": n}, "/x") for n in range(20)]
+        waiting = log.executions(StepWaiting, 20)
+    assert len(events) == 20
+    assert log.of(ExecutionFinished)(log.facts) == []
+    with a_router(kafka_topics, tmp_path):
+        ended = log.executions(ExecutionFinished, 20)
+    assert {fact.status for fact in ended} == {"succeeded"}
+    due = {fact.execution_id: fact.until_us for fact in waiting}
+    assert all(fact.at_us >= due[fact.execution_id] for fact in ended)
+    assert orjson.loads(ended[0].steps)["delay"]["status"] == "succeeded"
+
+
+@pytest.mark.timeout(180)
+def test_router_that_comes_later_publishes_what_became_due_meanwhile(log, kafka_topics, tmp_path):
+    log.save(pause(until="{{at}}"))
+    with a_router(kafka_topics, tmp_path):
+        log.post("nhood.webhook", {"at": time.time() + 5}, "/x")
+        (waiting,) = log.executions(StepWaiting, 1)
+    while time.time_ns() // 1000 < waiting.until_us:
+        time.sleep(0.05)
+    with a_router(kafka_topics, tmp_path):
+        (ended, *_) = log.executions(ExecutionFinished, 1)
+    assert ended.execution_id == waiting.execution_id
+    assert ended.status == "succeeded"
