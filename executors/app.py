@@ -14,6 +14,7 @@ from schemas.errors import InvalidInput, NotFound
 from schemas.provider import Catalogue, load_catalogue
 from schemas.settings import Settings
 from schemas.topics import steps_topic
+from token_vault.duties import vault_duties
 from token_vault.vault import Vault
 from wire.bus import KafkaPublisher
 from wire.calls import AiohttpCalls
@@ -80,7 +81,7 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
     catalogue = load_catalogue()
     slugs = chosen_slugs(catalogue, providers)
     bootstrap = settings.kafka_bootstrap_servers
-    pool = await open_pool(settings.database_url.reveal(), max_size=4, name="executors")
+    pool = await open_pool(settings.database_url.reveal(), max_size=6, name="executors")
     vault = await Vault.open(settings, pool)
     publisher = KafkaPublisher(
         bootstrap, "nhood-executors", delivery_timeout_ms=60_000, linger_ms=LINGER_MS
@@ -106,9 +107,10 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
         )
         running.consumer.start()
         gauges = asyncio.create_task(running.measure())
-        await _until(stop, running.consumer)
-        await asyncio.to_thread(running.consumer.close)
-        await running.lanes.stop(DRAIN_S)
+        async with vault_duties(vault, publisher):
+            await _until(stop, running.consumer)
+            await asyncio.to_thread(running.consumer.close)
+            await running.lanes.stop(DRAIN_S)
         gauges.cancel()
         await ledger.close()
         await publisher.close()

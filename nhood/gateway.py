@@ -44,6 +44,7 @@ from schemas.settings import Settings
 from schemas.topics import EVENTS
 from token_vault.audit_routes import build_router as build_audit
 from token_vault.chores import vault_chores
+from token_vault.events_routes import build_router as build_changes
 from token_vault.routes import build_router as build_connections
 from token_vault.vault import Vault
 from wire.bus import KafkaLog, KafkaPublisher
@@ -126,6 +127,7 @@ def build_app(settings: Settings, parts: Parts) -> FastAPI:
     app.include_router(build_router(parts.ports))
     app.include_router(build_connections(parts.vault, parts.ports.doors.caller))
     app.include_router(build_audit(parts.vault.pool, parts.ports.doors.caller))
+    app.include_router(build_changes(parts.vault.pool, parts.ports.doors.caller))
     _add_pages(app)
     _add_probes(app, parts.is_ready)
     app.add_middleware(Border, ports=parts.ports)

@@ -241,6 +241,15 @@ connection_events = Table(
     Column("version", Integer, nullable=False),
     _time("at", now=True),
     _time("published_at", required=False),
+    # The developer's webhook: when it is (next) told of this; null: never, or it was.
+    _time("notify_at", required=False),
+    Column("notify_attempts", Integer, nullable=False, server_default=text("0")),
+    _time("notified_at", required=False),
+    # Why the last attempt failed.
+    Column("notify_error", Text),
+    Index(
+        "ix_connection_events_notices", "notify_at", postgresql_where=text("notify_at IS NOT NULL")
+    ),
     Index("ix_connection_events_unpublished", "id", postgresql_where=text("published_at IS NULL")),
     Index(None, "workspace_id", "connection_id", "id"),
     Index(None, "at"),
@@ -334,7 +343,7 @@ parked_steps = Table(
     Column("named", Text),
     # What keeps its order (`executors.runtime.lanes`); null: it has none
     Column("lane", Text),
-    # needs_reauth, no_connection or in_order (behind another of its lane)
+    # needs_reauth or in_order (behind another of its lane)
     Column("reason", Text, nullable=False),
     Column("message", Text, nullable=False),
     Column("topic", Text, nullable=False),
@@ -344,6 +353,8 @@ parked_steps = Table(
     _time("requested_at"),
     _time("parked_at"),
     _time("deadline"),
+    # A process is writing it to its topic again until then; null: it waits.
+    _time("claimed_until", required=False),
     Index(None, "execution_id"),
     Index(None, "deadline"),
     Index("ix_parked_steps_lane", "lane", postgresql_where=text("lane IS NOT NULL")),

@@ -1,4 +1,4 @@
-"""What the vault does by itself beside the requests: destroys old keys, drops old audit."""
+"""What the vault does by itself beside the requests: destroys old keys, drops what is old."""
 
 import asyncio
 import contextlib
@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from schemas.errors import NeighbourhoodError
+from token_vault import changes
 from token_vault.audit import forget_old
 from token_vault.rotation import tidy
 from wire.database import Pool
@@ -33,6 +34,7 @@ async def _work(pool: Pool, every_s: float, stop: asyncio.Event) -> None:
         try:
             await tidy(pool)
             await forget_old(pool)
+            await changes.forget_old(pool)
         except NeighbourhoodError as error:
             _log.warning("vault.chore_waits", code=error.code, detail=error.detail)
         with contextlib.suppress(TimeoutError):

@@ -35,8 +35,8 @@ async def ask(
             url, content=request.content, headers=dict(request.headers), timeout=TIMEOUT_S
         )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        _, code, message = map_http_failure(error)
-        return Refused("unavailable", code, message)
+        sent, code, message = map_http_failure(error)
+        return Refused("unavailable", code, message, sent == "may_have_arrived")
     headers = {name.lower(): value for name, value in response.headers.items()}
     found = read_token(auth, response.status_code, headers, json_of(response), clock())
     if isinstance(found, Refused):  # it may repeat what it was asked with

@@ -12,7 +12,7 @@ wrong has an answer of its own: `state_unknown`, `state_used`, `state_expired`, 
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
@@ -44,7 +44,9 @@ from token_vault.core.grants import (
     authorize_url,
     code_request,
 )
+from token_vault.core.schedule import refresh_in_s
 from token_vault.exchange import ask
+from token_vault.refresher import sift_variables
 from token_vault.sealing import Sealer
 from token_vault.store import (
     Account,
@@ -59,8 +61,8 @@ from token_vault.store import (
     reconnect,
     use_state,
 )
-from token_vault.tokens import TokenSource, sift_variables
-from wire.clock import mint
+from token_vault.tokens import TokenSource
+from wire.clock import mint, rng
 from wire.database import Pool, connection
 
 STATE_LIFE: Final = timedelta(minutes=10)
@@ -219,6 +221,7 @@ class OAuth:
             Conflict: `account_differs`: nobody vouched for the user, and another account is there.
         """
         parts = self._parts
+        account = replace(account, refresh_in_s=refresh_in_s(held, rng.random()))
         async with connection(parts.pool) as on:
             await lock_owner(on, owner)
             present = await owned(on, owner)

@@ -162,7 +162,9 @@ class ConnectionFilter(_Body):
 
     provider: Annotated[str, _SHORT] | None = None
     user_id: Annotated[str, Field(max_length=USER_ID_CHARS_MAX)] | None = None
-    state: Annotated[str, Field(pattern="^(active|degraded|needs_reauth)$")] | None = None
+    state: Annotated[str, Field(pattern="^(active|refreshing|degraded|needs_reauth)$")] | None = (
+        None
+    )
     cursor: Annotated[str, Field(pattern="^(conn_[0-9a-z]{26})?$")] = ""
     limit: Annotated[int, Field(ge=1, le=PAGE_MAX - 1)] = 50
 

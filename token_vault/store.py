@@ -1,8 +1,8 @@
 """Rows of `connections` and `oauth_states`; every query names its workspace.
 
-The credential is bytes here, sealed before it comes and opened after it leaves. A refresh is a
-lease on the row and a compare-and-swap on `credential_version`: who does not hold both changes
-nothing.
+The credential is bytes here, sealed before it comes and opened after it leaves. Each change of
+`state` is noted in the transaction that makes it (`token_vault.changes`). Refreshing has its own
+queries (`token_vault.leases`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,19 +14,19 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
+from token_vault.changes import Change, note
 from wire.database import Pool, connection
 
 Borrowed = AsyncConnection[TupleRow]
 
-# A refresh that takes longer lost its process; another may try.
-LEASE_S: Final = 30
 PAGE_MAX: Final = 200
 
 _COLUMNS: Final = (
     "id, workspace_id, mode, provider, user_id, label, state, auth_kind, account_id, account_name,"
     " variables, scopes, credential, credential_version, expires_at, lease_until, last_refresh_at,"
-    " last_error, created_at, updated_at"
+    " last_error, created_at, updated_at, refresh_failures, unsettled_since, proven_version"
 )
+_OF_C: Final = ", ".join(f"c.{name}" for name in _COLUMNS.split(", "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,15 @@ class Connection:
     """One account of one end customer.
 
     Attributes:
-        state: active, degraded (the last refresh failed, the token may still live), needs_reauth.
+        state: active, refreshing, degraded (the last refresh failed, the token may still live),
+            needs_reauth.
         variables: What URLs need to know of the account; not secret.
         credential: Sealed.
         credential_version: Counts every change of the credential.
         last_error: `{code, message, at}` of the last failed refresh.
+        refresh_failures: In a row.
+        unsettled_since: Since when a refresh was under way whose answer nobody stored.
+        proven_version: The newest version that the vendor was seen to accept.
     """
 
     id: str
@@ -61,6 +65,9 @@ class Connection:
     last_error: Mapping[str, Any] | None
     created_at: datetime
     updated_at: datetime
+    refresh_failures: int
+    unsettled_since: datetime | None
+    proven_version: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,11 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What is stored of a connection besides its credential."""
+    """What is stored of a connection besides its credential.
+
+    Attributes:
+        refresh_in_s: In how many seconds the clock is to refresh it; None: never.
+    """
 
     auth_kind: str
     account_id: str | None
@@ -84,6 +95,7 @@ class Account:
     variables: Mapping[str, str]
     scopes: Sequence[str]
     expires_at: datetime | None
+    refresh_in_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +124,15 @@ def _returning(change: str) -> str:
     return f"{change} RETURNING {_COLUMNS}"
 
 
+def changing(where: str, change: str) -> str:
+    """Write an update that gives the state before it and the row after it."""
+    return (
+        f"WITH was AS (SELECT workspace_id, id, state FROM connections WHERE {where} FOR UPDATE)"  # noqa: S608
+        f" UPDATE connections c SET {change} FROM was"
+        f" WHERE c.workspace_id = was.workspace_id AND c.id = was.id RETURNING was.state, {_OF_C}"
+    )
+
+
 async def lock_owner(on: Borrowed, owner: Owner) -> None:
     """Let one transaction at a time connect this account; the lock ends with the transaction."""
     name = f"connections/{owner.workspace}/{owner.mode}/{owner.provider}"
@@ -138,17 +159,20 @@ async def insert(
         _returning(
             "INSERT INTO connections (id, workspace_id, mode, provider, user_id, label, state,"
             " auth_kind, account_id, account_name, variables, scopes, credential,"
-            " credential_version, expires_at)"
-            " VALUES (%s, %s, %s, %s, %s, %s, 'active', %s, %s, %s, %s, %s, %s, 1, %s)"
+            " credential_version, expires_at, refresh_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s, 'active', %s, %s, %s, %s, %s, %s, 1, %s,"
+            " now() + make_interval(secs => %s))"
         ),
         (
             *(connection_id, owner.workspace, owner.mode, owner.provider, owner.user_id),
             *(owner.label, account.auth_kind, account.account_id, account.account_name),
             *(Jsonb(dict(account.variables)), list(account.scopes), credential),
-            account.expires_at,
+            *(account.expires_at, account.refresh_in_s),
         ),
     )
-    return _sure(await cursor.fetchone())
+    made = _sure(await cursor.fetchone())
+    await note(on, made, Change(None, made.state, "connected"))
+    return made
 
 
 async def reconnect(
@@ -156,30 +180,34 @@ async def reconnect(
 ) -> Connection:
     """Give a connection a new credential; a refresh that is under way loses its lease."""
     cursor = await on.execute(
-        _returning(
-            "UPDATE connections SET state = 'active', auth_kind = %s, account_id = %s,"
-            " account_name = %s, variables = %s, scopes = %s, credential = %s, expires_at = %s,"
-            " credential_version = credential_version + 1, lease_owner = NULL, lease_until = NULL,"
-            " last_error = NULL, updated_at = now() WHERE workspace_id = %s AND id = %s"
+        changing(
+            "workspace_id = %s AND id = %s",
+            "state = 'active', auth_kind = %s, account_id = %s, account_name = %s, variables = %s,"
+            " scopes = %s, credential = %s, expires_at = %s,"
+            " credential_version = c.credential_version + 1, lease_owner = NULL,"
+            " lease_until = NULL, last_error = NULL, refresh_failures = 0, unsettled_since = NULL,"
+            " refresh_at = now() + make_interval(secs => %s), updated_at = now()",
         ),
         (
-            *(account.auth_kind, account.account_id, account.account_name),
-            *(Jsonb(dict(account.variables)), list(account.scopes), credential),
-            *(account.expires_at, workspace, connection_id),
+            *(workspace, connection_id, account.auth_kind, account.account_id),
+            *(account.account_name, Jsonb(dict(account.variables)), list(account.scopes)),
+            *(credential, account.expires_at, account.refresh_in_s),
         ),
     )
-    return _sure(await cursor.fetchone())
+    before, made = with_before(await cursor.fetchone())
+    await note(on, made, Change(before, made.state, "reconnected"))
+    return made
 
 
 class ConnectionStore:
     """Reads and changes connections, each call in a transaction of its own."""
 
     def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+        self.pool = pool
 
     async def get(self, workspace: str, connection_id: str) -> Connection | None:
         """Find a connection by its id."""
-        async with connection(self._pool) as on:
+        async with connection(self.pool) as on:
             cursor = await on.execute(
                 _select("id = %s"),
                 (workspace, connection_id),
@@ -190,7 +218,7 @@ class ConnectionStore:
         self, workspace: str, mode: str, provider: str, user_id: str | None, limit: int = 10
     ) -> list[Connection]:
         """Find a user's connections of a provider, or everybody's where no user is named."""
-        async with connection(self._pool) as on:
+        async with connection(self.pool) as on:
             cursor = await on.execute(
                 _select(
                     "mode = %s AND provider = %s AND (%s::text IS NULL OR user_id = %s)"
@@ -214,7 +242,7 @@ class ConnectionStore:
         """
         provider, user = wanted.get("provider"), wanted.get("user_id")
         state = wanted.get("state")
-        async with connection(self._pool) as on:
+        async with connection(self.pool) as on:
             cursor = await on.execute(
                 _select(
                     "mode = %s AND (%s::text IS NULL OR provider = %s)"
@@ -230,69 +258,15 @@ class ConnectionStore:
 
     async def delete(self, workspace: str, connection_id: str) -> Connection | None:
         """Delete a connection and give what it was."""
-        async with connection(self._pool) as on:
+        async with connection(self.pool) as on:
             cursor = await on.execute(
                 _returning("DELETE FROM connections WHERE workspace_id = %s AND id = %s"),
                 (workspace, connection_id),
             )
-            return _one(await cursor.fetchone())
-
-    async def lease(
-        self, workspace: str, connection_id: str, version: int, owner: str
-    ) -> Connection | None:
-        """Take the right to refresh; None where it changed meanwhile or another holds the lease."""
-        async with connection(self._pool) as on:
-            cursor = await on.execute(
-                _returning(
-                    "UPDATE connections SET lease_owner = %s,"
-                    " lease_until = now() + make_interval(secs => %s)"
-                    " WHERE workspace_id = %s AND id = %s AND credential_version = %s"
-                    " AND (lease_until IS NULL OR lease_until < now())"
-                ),
-                (owner, LEASE_S, workspace, connection_id, version),
-            )
-            return _one(await cursor.fetchone())
-
-    async def commit_refresh(
-        self, held: Connection, owner: str, account: Account, credential: bytes
-    ) -> Connection | None:
-        """Store a refreshed credential; None where the lease or the version is no longer ours."""
-        async with connection(self._pool) as on:
-            cursor = await on.execute(
-                _returning(
-                    "UPDATE connections SET state = 'active', variables = %s, scopes = %s,"
-                    " credential = %s, credential_version = credential_version + 1,"
-                    " expires_at = %s, lease_owner = NULL, lease_until = NULL,"
-                    " last_refresh_at = now(), last_error = NULL, updated_at = now()"
-                    " WHERE workspace_id = %s AND id = %s AND credential_version = %s"
-                    " AND lease_owner = %s"
-                ),
-                (
-                    *(Jsonb(dict(account.variables)), list(account.scopes), credential),
-                    *(account.expires_at, held.workspace_id, held.id, held.credential_version),
-                    owner,
-                ),
-            )
-            return _one(await cursor.fetchone())
-
-    async def fail_refresh(
-        self, held: Connection, owner: str, state: str, error: Mapping[str, str]
-    ) -> Connection | None:
-        """Note a failed refresh and give the lease back; None where it is no longer ours."""
-        async with connection(self._pool) as on:
-            cursor = await on.execute(
-                _returning(
-                    "UPDATE connections SET state = %s, lease_owner = NULL, lease_until = NULL,"
-                    " last_error = %s || jsonb_build_object('at', now()), updated_at = now()"
-                    " WHERE workspace_id = %s AND id = %s AND credential_version = %s"
-                    " AND lease_owner = %s"
-                ),
-                (
-                    *(state, Jsonb(dict(error)), held.workspace_id, held.id),
-                    *(held.credential_version, owner),
-                ),
-            )
-            return _one(await cursor.fetchone())
+            gone = _one(await cursor.fetchone())
+            if gone is not None:
+                await note(on, gone, Change(gone.state, "revoked", "deleted"))
+            return gone
 
 
 async def put_state(on: Borrowed, digest: bytes, state: State) -> None:
@@ -349,6 +323,12 @@ async def use_state(on: Borrowed, workspace: str, digest: bytes) -> bool:
         (digest, workspace),
     )
     return cursor.rowcount == 1
+
+
+def with_before(row: TupleRow | None) -> tuple[str, Connection]:
+    """Read what a `changing` statement gave: the state before it and the row after it."""
+    assert row is not None  # noqa: S101 - RETURNING always gives a row here
+    return row[0], _sure(row[1:])
 
 
 def _one(row: TupleRow | None) -> Connection | None:

@@ -69,6 +69,7 @@ class Held:
         issued_at, expires_at: UTC; None where the vendor does not tell.
         scopes: As granted; empty where the vendor does not tell.
         variables: What the answer says of the account, such as `instance_url`.
+        previous: The refresh token before this one, until the vendor was seen to accept this grant.
     """
 
     access_token: Secret
@@ -77,6 +78,7 @@ class Held:
     expires_at: datetime | None
     scopes: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    previous: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,13 @@ class Refused:
         kind: `dead`: this code or refresh token will never work, the customer must consent again;
             `wrong`: the vendor does not take our request or app, the developer must mend it;
             `unavailable`: nobody knows, asking later may help.
+        may_have_happened: The vendor may have done it all the same, and a new pair was lost.
     """
 
     kind: Literal["dead", "wrong", "unavailable"]
     code: str
     message: str
+    may_have_happened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +226,10 @@ def read_token(
     if spec.dead_when is not None and spec.dead_when.holds(roots):
         return Refused("dead", code or "invalid_grant", message)
     if status >= 500 or status in (408, 425, 429) or code in _BUSY_CODES:
-        return Refused("unavailable", code or f"http_{status}", message)
+        return Refused("unavailable", code or f"http_{status}", message, status >= 500)
     if not failed or not isinstance(body, Mapping):
         # A proxy's page, cut-off JSON or an answer without a token tells nothing about the grant.
-        return Refused("unavailable", code or "unreadable_answer", message)
+        return Refused("unavailable", code or "unreadable_answer", message, status < 400)
     if code in _DEAD_CODES:
         return Refused("dead", code, message)
     return Refused("wrong", code or f"http_{status}", message)
@@ -284,9 +288,11 @@ def split_scopes(told: object, separator: str) -> tuple[str, ...]:
 
 def merged(old: Held, new: Held) -> Held:
     """Lay a refresh's answer over what is stored; what it does not say stays as it was."""
+    is_rotated = new.refresh_token is not None and new.refresh_token != old.refresh_token
     return replace(
         new,
         refresh_token=new.refresh_token or old.refresh_token,
+        previous=old.refresh_token if is_rotated else None,
         scopes=new.scopes or old.scopes,
         variables={**old.variables, **new.variables},
     )
@@ -315,6 +321,7 @@ def to_stored(held: Held) -> bytes:
             "refresh_token": held.refresh_token.reveal() if held.refresh_token else None,
             "issued_at": held.issued_at.isoformat(),
             "expires_at": held.expires_at.isoformat() if held.expires_at else None,
+            "previous": held.previous.reveal() if held.previous else None,
         }
     )
 
@@ -325,6 +332,7 @@ def from_stored(
     """Read what `to_stored` wrote; scopes and variables lie beside it in the row."""
     data = orjson.loads(stored)
     refresh, expires = data["refresh_token"], data["expires_at"]
+    previous = data.get("previous")
     return Held(
         access_token=Secret(data["access_token"]),
         refresh_token=Secret(refresh) if refresh else None,
@@ -332,6 +340,7 @@ def from_stored(
         expires_at=datetime.fromisoformat(expires) if expires else None,
         scopes=tuple(scopes),
         variables=dict(variables or {}),
+        previous=Secret(previous) if previous else None,
     )
 
 
