@@ -16,7 +16,7 @@ EventId = NewType("EventId", str)
 ConnectionId = NewType("ConnectionId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_ID = re.compile(r"^(ws|wf|ex|ev|conn|key|oac|rq|per|ses|inv|sig|cs)_[0-9a-hjkmnp-tv-z]{26}$")
+_ID = re.compile(r"^(ws|wf|ex|ev|conn|key|oac|rq|per|ses|inv|sig|cs|hook)_[0-9a-hjkmnp-tv-z]{26}$")
 
 
 def _base32(value: int, length: int) -> str:
