@@ -20,6 +20,7 @@ from control.api import (
     events,
     executions,
     members,
+    webhook_endpoints,
     workflows,
     workspaces,
 )
@@ -40,6 +41,7 @@ from control.throttle import Throttle
 from schemas.errors import NeighbourhoodError
 from schemas.provider import Catalogue
 from schemas.settings import Settings
+from token_vault.hooks import Hooks
 from wire.bus import KafkaPublisher, Log, Publisher
 from wire.clock import now, now_us
 from wire.database import Pool, connection, open_pool
@@ -81,6 +83,7 @@ def build_ports(
         throttle=Throttle(settings.redis_url),
         definitions=Definitions(pool, publisher, now_us),
         actions=CatalogueActions(catalogue),
+        hooks=Hooks(pool, sealer),
     )
 
 
@@ -91,7 +94,17 @@ def build_router(ports: Ports) -> APIRouter:
         request.state.control = ports
 
     router = APIRouter(dependencies=[Depends(bind)])
-    for noun in (auth, workspaces, members, api_keys, workflows, executions, events, deadletters):
+    for noun in (
+        auth,
+        workspaces,
+        members,
+        api_keys,
+        workflows,
+        executions,
+        events,
+        deadletters,
+        webhook_endpoints,
+    ):
         noun.add_routes(router)
     Integrations(ports.catalogue).add_routes(router)
     return router

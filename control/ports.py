@@ -16,6 +16,7 @@ from control.store.query import Borrowed
 from control.throttle import Throttle
 from schemas.provider import Catalogue
 from schemas.settings import Secret, Settings
+from token_vault.hooks import Hooks
 from wire.bus import Log, Publisher
 from wire.clock import mint as mint_id
 from wire.clock import now_us
@@ -69,6 +70,7 @@ class Ports:
     throttle: Throttle
     definitions: Definitions
     actions: CatalogueActions
+    hooks: Hooks
     clock: Callable[[], int] = now_us
     mint: Callable[[str], str] = mint_id
     waiters: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(WAITERS_MAX))

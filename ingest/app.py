@@ -20,6 +20,7 @@ from ingest.core.batch import CLOUDEVENT, CLOUDEVENTS, EVENTS_MAX
 from ingest.definitions import Definitions
 from ingest.directory import Directory
 from ingest.events import Events
+from ingest.vendor_hooks import HookPorts, VendorHooks
 from ingest.webhooks import Webhooks, wrong_method
 from schemas.access import Authenticate, needs
 from wire.bus import Publisher
@@ -34,6 +35,7 @@ class IngestPorts:
     Attributes:
         clock: UTC, microseconds.
         mint: Makes an id of a kind.
+        hooks: What vendors' own webhooks need; None: they are not taken here.
     """
 
     publisher: Publisher
@@ -42,6 +44,7 @@ class IngestPorts:
     authenticate: Authenticate
     clock: Callable[[], int] = now_us
     mint: Callable[[str], str] = mint_id
+    hooks: HookPorts | None = None
 
 
 class RawRoute(APIRoute):
@@ -103,7 +106,24 @@ def build_router(ports: IngestPorts) -> APIRouter:
         openapi_extra=_EVENTS_API | needs("events:write"),
         responses=_RESPONSES | {207: {"description": "Some were taken; see `results`."}},
     )
+    if ports.hooks is not None:
+        _add_hooks(router, ports.hooks)
     return router
+
+
+def _add_hooks(router: APIRouter, ports: HookPorts) -> None:
+    hooks = VendorHooks(ports)
+
+    async def take_hook(request: Request) -> Response:
+        return await hooks.take(request)
+
+    router.add_api_route(
+        "/hooks/{endpoint_id}",
+        take_hook,
+        methods=["POST", "GET", "HEAD"],
+        openapi_extra=needs("public"),
+        include_in_schema=False,  # for vendors; where it is, the endpoint itself tells
+    )
 
 
 _WEBHOOK_HELP = """\

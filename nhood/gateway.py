@@ -14,11 +14,12 @@ import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import fastapi_offline
+import httpx
 import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -39,6 +40,7 @@ from ingest.app import IngestPorts
 from ingest.app import build_router as build_ingest
 from ingest.definitions import FollowedListeners
 from ingest.directory import Directory
+from ingest.vendor_hooks import HookPorts
 from schemas.provider import load_catalogue
 from schemas.settings import Settings
 from schemas.topics import EVENTS
@@ -50,6 +52,7 @@ from token_vault.vault import Vault
 from wire.bus import KafkaLog, KafkaPublisher
 from wire.clock import now_us
 from wire.database import migrate, open_pool, reachable
+from wire.http import allowed_by, open_client
 from wire.problems import install
 from wire.serving import bind, build_server
 from wire.telemetry import configure_logging
@@ -81,6 +84,7 @@ _TAGS: Final = [
     {"name": "API keys", "description": "What programs call with: scoped, rotated, revoked."},
     {"name": "workflows", "description": "What is to happen, in versions that never change."},
     {"name": "events in", "description": "What happened outside."},
+    {"name": "vendors' webhooks", "description": "Where vendors' own webhooks come in."},
     {"name": "executions", "description": "What became of it, step by step."},
     {"name": "dead letters", "description": "Records that nobody could handle; sent again."},
     {"name": "integrations", "description": "The catalogue of providers."},
@@ -207,6 +211,19 @@ class Readiness:
         return True
 
 
+def hook_ports(ports: Ports, client: httpx.AsyncClient) -> HookPorts:
+    """Give what vendors' own webhooks need."""
+    return HookPorts(
+        publisher=ports.publisher,
+        catalogue=ports.catalogue,
+        find=ports.hooks.find,
+        owners=ports.hooks.owners,
+        learn=ports.hooks.set_secret,
+        client=client,
+        base_url=ports.settings.gateway_url,
+    )
+
+
 @contextlib.asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Parts]:
     """Open everything, and close it in the end: accepted events are on the log by then.
@@ -233,7 +250,10 @@ async def opened(settings: Settings) -> AsyncIterator[Parts]:
         ports = build_ports(settings, pool, publisher, log, catalogue, vault)
         stack.push_async_callback(ports.throttle.close)
         directory = Directory(vault.webhook_secrets, now_us)
+        client = open_client(allow_private=allowed_by(settings))
+        stack.push_async_callback(client.aclose)
         ingest = IngestPorts(publisher, directory, listeners, ports.doors.caller)
+        ingest = replace(ingest, hooks=hook_ports(ports, client))
         await stack.enter_async_context(chores(ports))
         await stack.enter_async_context(vault_chores(pool))
         config: dict[str, str | int | float | bool] = {

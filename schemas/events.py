@@ -26,6 +26,10 @@ from schemas.errors import CorruptEvent
 
 TYPE_WEBHOOK = "nhood.webhook"
 TYPE_EXECUTE = "nhood.execute"
+# Subject: provider and event, `github/issues.opened`.
+TYPE_PROVIDER = "nhood.provider"
+# A note of such an event: why it starts nothing.
+QUARANTINE_NOTE = "nhood-quarantine"
 RESERVED_TYPE_PREFIX = "nhood."
 CANCELLED = "#cancelled"
 FINISHED = "#finished"

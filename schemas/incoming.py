@@ -28,6 +28,7 @@ from schemas.events import (
     AVRO_CONTENT_TYPE,
     RESERVED_TYPE_PREFIX,
     TYPE_EXECUTE,
+    TYPE_PROVIDER,
     TYPE_WEBHOOK,
     Envelope,
     Event,
@@ -51,7 +52,7 @@ _PLAIN_FIELDS = (
     *("workspace_id", "workspace", "type", "path", "data", "user_id", "id", "subject", "mode"),
     *("time", "traceparent"),
 )
-_KEPT_TYPES = (TYPE_WEBHOOK, TYPE_EXECUTE)
+_KEPT_TYPES = (TYPE_WEBHOOK, TYPE_EXECUTE, TYPE_PROVIDER)
 
 
 class BadAttribute(CorruptEvent):

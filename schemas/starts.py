@@ -1,16 +1,18 @@
 """What starts a workflow: the kinds of trigger, and how each is read.
 
-Trigger   WebhookTrigger | EventTrigger
+Trigger   WebhookTrigger | EventTrigger | ProviderTrigger
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from schemas.condition import Condition
+from schemas.errors import Problem
 from schemas.reading import Reader
 from schemas.template import Text
 
 PATH_MAX = 512
-_LATER = {"schedule": "trigger type schedule", "provider": "trigger type provider"}
+_LATER = {"schedule": "trigger type schedule"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,36 @@ class EventTrigger:
     user: Text | None = None
 
 
-Trigger = WebhookTrigger | EventTrigger
+@dataclass(frozen=True, slots=True)
+class ProviderTrigger:
+    """Starts on an event that a vendor's webhook told, such as GitHub's `issues.opened`.
+
+    Attributes:
+        event: The vendor's name of it; `*` at the end stands for any rest.
+    """
+
+    provider: str
+    event: str
+    filter: Condition | None = None
+    user: Text | None = None
+
+    def takes(self, subject: str) -> bool:
+        """Say whether it is meant by `provider/event`."""
+        wanted = f"{self.provider}/{self.event}"
+        if wanted.endswith("*"):
+            return subject.startswith(wanted[:-1])
+        return subject == wanted
+
+
+class TriggerCheck(Protocol):
+    """What a vendor's trigger is checked against: the catalogue of providers."""
+
+    def check_trigger(self, provider: str, event: str) -> list[Problem]:
+        """Say what is wrong with waiting for this event; places are relative to the trigger."""
+        ...
+
+
+Trigger = WebhookTrigger | EventTrigger | ProviderTrigger
 
 
 def normal_path(path: str) -> str:
@@ -44,7 +75,7 @@ def normal_path(path: str) -> str:
     return "/" + path.strip().strip("/")
 
 
-def read_trigger(root: Reader) -> Trigger | None:
+def read_trigger(root: Reader, check: TriggerCheck | None = None) -> Trigger | None:
     """Read a workflow's trigger; None where it cannot be made out, with problems noted."""
     if "trigger" not in root.body:
         root.note(
@@ -60,17 +91,19 @@ def read_trigger(root: Reader) -> Trigger | None:
         reader.note(
             "type",
             f"the {_LATER[str(kind)]} is not available in this release",
-            "Use a webhook or event trigger.",
+            "Use a webhook, event or provider trigger.",
             "not_supported",
         )
         return None
-    if reader.choice("type", ("webhook", "event"), "") == "webhook":
+    if reader.choice("type", ("webhook", "event", "provider"), "") == "webhook":
         reader.known("type", "path", "verify", "user")
         path = reader.text("path", required=True, longest=PATH_MAX) or ""
         if "?" in path or "#" in path:
             reader.note("path", "holds a ? or #", "Leave query and fragment out.", "bad_path")
         verify = reader.choice("verify", ("optional", "required"), "optional") == "required"
         return WebhookTrigger(normal_path(path), verify, reader.template("user"))
+    if kind == "provider":
+        return _provider(reader, check)
     if kind != "event":
         return None
     reader.known("type", "event_type", "filter", "user")
@@ -79,3 +112,14 @@ def read_trigger(root: Reader) -> Trigger | None:
         reader.note("event_type", "starts with nhood., which is ours", "Choose another name.")
     condition = reader.condition("filter", required=False)
     return EventTrigger(event_type, condition, reader.template("user"))
+
+
+def _provider(reader: Reader, check: TriggerCheck | None) -> ProviderTrigger:
+    reader.known("type", "provider", "event", "filter", "user")
+    provider = reader.text("provider", required=True) or ""
+    event = reader.text("event", required=True) or ""
+    if check is not None and provider and event:
+        for problem in check.check_trigger(provider, event):
+            reader.problems.append(replace(problem, place=reader.at(problem.place)))
+    condition = reader.condition("filter", required=False)
+    return ProviderTrigger(provider, event, condition, reader.template("user"))

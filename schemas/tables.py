@@ -23,13 +23,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from schemas import tables_keys, tables_operations
+from schemas import tables_hooks, tables_keys, tables_operations
 from schemas.table_parts import metadata as metadata
 from schemas.table_parts import owner as _owner
 from schemas.table_parts import person as _person
 from schemas.table_parts import time as _time
 
 vault_keys = tables_keys.vault_keys
+webhook_endpoints = tables_hooks.webhook_endpoints
 replays = tables_operations.replays
 
 workspaces = Table(

@@ -70,6 +70,19 @@ def base64_text(value: object) -> object:
     return base64.b64encode(_text(value).encode()).decode()
 
 
+def base64_json(value: object) -> object:
+    """Open JSON in base 64, as Pub/Sub wraps it; what is none gives null."""
+    try:
+        return orjson.loads(base64.urlsafe_b64decode(_text(value) + "=="))
+    except ValueError:
+        return None
+
+
+def last_part(value: object) -> object:
+    """Give what stands behind the last dot: `#microsoft.graph.chatMessage` is a chatMessage."""
+    return _text(value).rpartition(".")[2]
+
+
 def lower(value: object) -> object:
     """Write text in lower case."""
     return _text(value).lower()
@@ -153,11 +166,13 @@ as_text = _text
 TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
     "adf": adf,
     "base64": base64_text,
+    "base64_json": base64_json,
     "body": body_text,
     "csv": csv,
     "email": as_email,
     "id": as_id,
     "json": json_text,
+    "last_part": last_part,
     "key_or_id": key_or_id,
     "lower": lower,
     "name_or_id": name_or_id,

@@ -61,7 +61,7 @@ class SignatureSpec:
     timestamp: Template | None = None
     tolerance_s: int | None = None
     key: Literal["text", "base64", "hex", "whsec"] = "text"
-    secret: Holder = "app"
+    secret: Holder = "app"  # noqa: S105 - says who has it
     value: Template | None = None
     keys: Template | None = None
     hosts: tuple[str, ...] = ()
@@ -133,7 +133,12 @@ class TriggerSpec:
     skip_when: Condition | None
 
     @property
-    def secret_holder(self) -> Holder | None:
+    def receivable(self) -> bool:
+        """Whether its webhooks can be taken: an event's name can be told."""
+        return self.event_type is not None
+
+    @property
+    def signed_by(self) -> Holder | None:
         """Who has the secret; None where none is needed."""
         for signature in self.signatures:
             if not signature.keyless:
@@ -151,8 +156,8 @@ class TriggerSpec:
             for known in self.events
         ):
             return None
-        hint = nearest(name, self.events) or f"; known: {', '.join(self.events)}"
-        return Problem("event", f"{name!r} is not an event of this provider{hint}", code="bad_event")
+        hint = nearest(name, dict.fromkeys(self.events)) or f"; known: {', '.join(self.events)}"
+        return Problem("event", f"{name!r} is not an event of this provider{hint}", "", "bad_event")
 
 
 def triggers_of(spec: ProviderSpec) -> TriggerSpec | None:

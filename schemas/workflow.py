@@ -46,6 +46,10 @@ class Actions(Protocol):
         """Say what is wrong with calling this action so; places are relative to the step."""
         ...
 
+    def check_trigger(self, provider: str, event: str) -> list[Problem]:
+        """Say what is wrong with waiting for this event; places are relative to the trigger."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -132,7 +136,7 @@ def read_workflow(
     root.known("$schema", "name", "description", "trigger", "steps")
     name = root.text("name", required=True) or ""
     description = root.text("description", longest=2_000) or ""
-    trigger = read_trigger(root)
+    trigger = read_trigger(root, actions)
     steps = _steps(root, actions)
     if trigger is None or not steps:
         return None

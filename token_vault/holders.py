@@ -44,7 +44,15 @@ class RootHolder:
     place: Callable[[str], Place]
 
 
-HOLDERS: Final[tuple[Holder, ...]] = ()
+HOLDERS: Final[tuple[Holder, ...]] = tuple(
+    Holder(
+        "webhook_endpoints",
+        column,
+        ("id",),
+        lambda workspace, row: Place(workspace, "-", f"webhook_endpoint/{row['id']}"),
+    )
+    for column in ("secret", "old_secret")
+)
 ROOT_HOLDERS: Final = (
     RootHolder("signing_keys", "sealed", lambda id_: Place("-", "-", f"signing_key/{id_}")),
     RootHolder("statement_keys", "sealed", lambda id_: Place("-", "-", f"statement_key/{id_}")),

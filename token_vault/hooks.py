@@ -8,15 +8,14 @@ address is all that vouches for them. A changed secret leaves the old one good f
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
 
 from psycopg.rows import class_row, dict_row
 
 from schemas.errors import Conflict, NotFound
 from schemas.ids import derived_id, is_id
 from schemas.settings import Secret
-from token_vault.sealing import Sealer
 from wire.database import Pool, connection
 
 OVERLAP_H: Final = 24
@@ -65,6 +64,18 @@ class Endpoint:
     secrets: tuple[Secret, ...]
 
 
+class TextSealer(Protocol):
+    """Seals secrets of a workspace; the vault is one."""
+
+    async def seal_text(self, workspace: str, field: str, text: Secret) -> bytes:
+        """Seal a secret."""
+        ...
+
+    async def open_text(self, workspace: str, field: str, sealed: bytes) -> Secret:
+        """Open what `seal_text` sealed under the same workspace and field."""
+        ...
+
+
 class Hooks:
     """Keeps the addresses.
 
@@ -73,11 +84,11 @@ class Hooks:
         sealer: Of the vault.
     """
 
-    def __init__(self, pool: Pool, sealer: Sealer) -> None:
+    def __init__(self, pool: Pool, sealer: TextSealer) -> None:
         self._pool = pool
         self._sealer = sealer
 
-    async def create(  # noqa: PLR0913 - the columns
+    async def create(
         self,
         workspace: str,
         mode: str,
@@ -187,7 +198,6 @@ class Hooks:
         Raises:
             NotFound: `endpoint_not_found`.
         """
-        until = datetime.now(UTC) + timedelta(hours=overlap_h)
         async with connection(self._pool) as on:
             cursor = await on.execute(
                 "SELECT secret FROM webhook_endpoints WHERE workspace_id = %s AND id = %s"
@@ -203,12 +213,12 @@ class Hooks:
             if old is not None and old.reveal() == secret.reveal():
                 return
             await on.execute(
-                "UPDATE webhook_endpoints SET secret = %s, old_secret = %s, old_until = %s,"
+                "UPDATE webhook_endpoints SET secret = %s, old_secret = %s, old_until = now() + %s,"
                 " updated_at = now() WHERE workspace_id = %s AND id = %s",
                 (
                     await self._seal(workspace, name, secret),
                     await self._seal(workspace, name, old) if old is not None else None,
-                    until if old is not None else None,
+                    timedelta(hours=overlap_h) if old is not None else None,
                     workspace,
                     name,
                 ),
@@ -249,19 +259,15 @@ class Hooks:
             secrets=tuple(secrets),
         )
 
-    async def owners(self, endpoint: Endpoint, account: str) -> Sequence[tuple[str, str]]:
+    async def owners(
+        self, workspace: str, mode: str, provider: str, account: str
+    ) -> Sequence[tuple[str, str]]:
         """Give connection and user of everybody who connected this account, oldest first."""
         async with connection(self._pool) as on:
             cursor = await on.execute(
                 "SELECT id, user_id FROM connections WHERE workspace_id = %s AND mode = %s"
                 " AND provider = %s AND account_id = %s ORDER BY id LIMIT %s",
-                (
-                    endpoint.workspace_id,
-                    endpoint.mode,
-                    endpoint.provider,
-                    account,
-                    OWNERS_MAX,
-                ),
+                (workspace, mode, provider, account, OWNERS_MAX),
             )
             rows: list[tuple[Any, ...]] = await cursor.fetchall()
         return [(row[0], row[1]) for row in rows]

@@ -6,6 +6,7 @@ from typing import Any
 
 from schemas.errors import NotFound, Problem
 from schemas.provider import Catalogue
+from schemas.triggers import triggers_of
 
 
 class CatalogueActions:
@@ -29,6 +30,21 @@ class CatalogueActions:
             return [_unknown("action", error, mend)]
         problems = found.check_params(params, templated=True)
         return [replace(problem, place=_inside(problem.place)) for problem in problems]
+
+    def check_trigger(self, provider: str, event: str) -> list[Problem]:
+        """Say what is wrong with waiting for this event; places are relative to the trigger."""
+        try:
+            spec = self._catalogue.get(provider)
+        except NotFound as error:
+            return [_unknown("provider", error, "GET /api/v1/integrations lists them.")]
+        if spec.status == "shut_down":
+            return [Problem("provider", f"{spec.name} was shut down", "", "provider_shut_down")]
+        found = triggers_of(spec)
+        if found is None or not found.receivable:
+            mend = "Start the workflow by a webhook, an event or a schedule."
+            return [Problem("provider", f"{spec.name} sends no webhooks", mend, "no_triggers")]
+        wrong = found.check_event(event)
+        return [wrong] if wrong is not None else []
 
 
 def _unknown(place: str, error: NotFound, mend: str) -> Problem:

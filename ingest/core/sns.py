@@ -1,4 +1,5 @@
-"""What Amazon SNS signs, from
+"""What Amazon SNS signs.
+
 https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message-verify-message-signature.html
 """
 

@@ -42,9 +42,7 @@ class VendorRequest:
         if self._media_type != _FORM:
             return ()
         try:
-            return tuple(
-                parse_qsl(self.raw, keep_blank_values=True, max_num_fields=_FIELDS_MAX)
-            )
+            return tuple(parse_qsl(self.raw, keep_blank_values=True, max_num_fields=_FIELDS_MAX))
         except ValueError as error:
             raise InvalidInput(
                 f"The form has more than {_FIELDS_MAX} fields.", code="too_long"

@@ -9,7 +9,9 @@ import orjson
 from schemas.condition import Condition, ConditionError
 from schemas.errors import InvalidInput
 from schemas.events import (
+    QUARANTINE_NOTE,
     TYPE_EXECUTE,
+    TYPE_PROVIDER,
     TYPE_WEBHOOK,
     Envelope,
     Event,
@@ -17,7 +19,7 @@ from schemas.events import (
 )
 from schemas.incoming import ANY_MODE
 from schemas.plan import Plan, compile_workflow
-from schemas.starts import EventTrigger, Trigger, WebhookTrigger, normal_path
+from schemas.starts import ProviderTrigger, Trigger, WebhookTrigger, normal_path
 from schemas.template import MISSING, Reference, TemplateError, as_text, render, walk
 
 if TYPE_CHECKING:
@@ -103,6 +105,9 @@ def match(envelope: Envelope, event: Event, payload: object, known: Definitions)
         payload: Its body as JSON value.
         known: All definitions.
     """
+    quarantine = event.headers.get(QUARANTINE_NOTE)
+    if quarantine is not None and envelope.type == TYPE_PROVIDER:
+        return Matches((), f"Quarantined: {quarantine}; let the customer connect it.")
     candidates = known.of_workspace(envelope.workspace)
     if not candidates:
         return Matches((), f"Workspace {envelope.workspace} has no workflows.")
@@ -117,7 +122,11 @@ def match(envelope: Envelope, event: Event, payload: object, known: Definitions)
             near.append(f"{compiled.version.name}: {reason}")
     if found:
         return Matches(tuple(found[:EXECUTIONS_PER_EVENT_MAX]))
-    what = f"path {envelope.subject}" if envelope.type == TYPE_WEBHOOK else f"type {envelope.type}"
+    what = f"type {envelope.type}"
+    if envelope.type == TYPE_WEBHOOK:
+        what = f"path {envelope.subject}"
+    elif envelope.type == TYPE_PROVIDER:
+        what = f"the event {envelope.subject}"
     return Matches((), "; ".join(near[:10]) or f"No workflow of the workspace listens to {what}.")
 
 
@@ -141,7 +150,7 @@ def _refusal(compiled: Compiled, envelope: Envelope, event: Event, payload: obje
         return f"is {compiled.version.status}"
     if event.mode not in (ANY_MODE, compiled.version.mode):
         return f"is of mode {compiled.version.mode}, the event of mode {event.mode}"
-    condition = trigger.filter if isinstance(trigger, EventTrigger) else None
+    condition = None if isinstance(trigger, WebhookTrigger) else trigger.filter
     return _filtered(condition, payload) if condition is not None else None
 
 
@@ -149,6 +158,8 @@ def _listens(trigger: Trigger, envelope: Envelope) -> bool:
     if isinstance(trigger, WebhookTrigger):
         subject = normal_path(envelope.subject or "")
         return envelope.type == TYPE_WEBHOOK and trigger.path == subject
+    if isinstance(trigger, ProviderTrigger):
+        return envelope.type == TYPE_PROVIDER and trigger.takes(envelope.subject or "")
     return trigger.event_type == envelope.type
 
 

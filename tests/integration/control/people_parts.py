@@ -16,13 +16,14 @@ from control.app import build_ports
 from control.ports import Ports
 from ingest.app import IngestPorts
 from ingest.directory import Directory
-from nhood.gateway import Parts, build_app
+from nhood.gateway import Parts, build_app, hook_ports
 from schemas.provider import load_catalogue
 from schemas.settings import Secret, Settings
 from token_vault.vault import Vault
 from wire.bus import MemoryBus
 from wire.clock import mint, now, now_us
 from wire.database import open_pool
+from wire.http import open_client
 from wire.serving import bind, build_server
 
 PASSWORD = "plum orbit kettle fjord"
@@ -49,6 +50,7 @@ class Gateway:
 
     url: str
     ports: Ports
+    bus: MemoryBus
     app: Any
     clock: Clock
     client: httpx.AsyncClient = field(repr=False)
@@ -148,8 +150,13 @@ async def running_gateway(settings: Settings, **limits: Any) -> AsyncIterator[Ga
     ports = build_ports(settings, pool, bus, bus, catalogue, vault)
     clock = Clock()
     ports.sessions.clock = clock
+    client_out = open_client()
     ingest = IngestPorts(
-        bus, Directory(vault.webhook_secrets, now_us), NoListeners(), ports.doors.caller
+        bus,
+        Directory(vault.webhook_secrets, now_us),
+        NoListeners(),
+        ports.doors.caller,
+        hooks=hook_ports(ports, client_out),
     )
     window = Window(settings.redis_url, **limits)
 
@@ -161,12 +168,13 @@ async def running_gateway(settings: Settings, **limits: Any) -> AsyncIterator[Ga
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         async with httpx.AsyncClient(base_url=url, timeout=20) as client:
-            yield Gateway(url, ports, app, clock, client)
+            yield Gateway(url, ports, bus, app, clock, client)
     finally:
         server.stop()
         await serving
         listening.close()
         await window.close()
+        await client_out.aclose()
         await ports.throttle.close()
         await vault.close()
         await pool.close()

@@ -21,6 +21,7 @@ PUBLIC = {
     ("POST", "/api/integrations/{provider}/connect"): "customers' browsers, where allowed",
     ("GET", "/oauth/callback/{provider}"): "vendors send browsers here; takes a state",
     ("*", "/webhooks/{workspace_id}/{path:path}"): "takes a signature",
+    ("*", "/hooks/{endpoint_id}"): "vendors; takes their signature, or nobody can guess it",
     ("*", "/connect"): "customers' browsers; takes a single-use session",
     ("GET", "/"): "the portal's page",
     ("GET", "/docs"): "documentation",
