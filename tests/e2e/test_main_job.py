@@ -1,8 +1,10 @@
 """The main job through the running product: HTTP in, Kafka, sandbox, timeline out."""
 
+import hmac
 import json
 import re
 import subprocess
+import time
 
 import orjson
 import pytest
@@ -240,3 +242,40 @@ def test_readme_commands_work_as_written(workspace):
         return bool(items) and items[0]["status"] == "succeeded"
 
     wait_for(done, "the execution of the README", every=0.3)
+
+
+def test_vendors_own_webhook_starts_a_workflow_with_the_accounts_user(workspace):
+    workspace.connect("slack", user="u7")
+    listed = workspace.call("GET", f"{workspace.path}/connections").json()["items"]
+    team = listed[0]["account_id"]
+    workspace.save({
+        "name": "Answer", "trigger": {"type": "provider", "provider": "slack", "event": "app_*",
+                                      "filter": "{{channel}} == 'C1'"},
+        "steps": [{"id": "answer", "provider": "slack", "action": "send_message",
+                   "config": {"channel": "#general", "text": "You said {{text}}"}}],
+    })  # fmt: skip
+    made = workspace.call(
+        "POST", f"{workspace.path}/webhook-endpoints", json={"provider": "slack", "secret": "shh"}
+    ).json()
+    event = {"type": "app_mention", "text": "hello", "channel": "C1"}
+    body = orjson.dumps(
+        {"type": "event_callback", "team_id": team, "event_id": "Ev1", "event": event}
+    )
+    now = str(int(time.time()))
+    digest = hmac.digest(b"shh", b"v0:%b:%b" % (now.encode(), body), "sha256").hex()
+    answer = workspace.client.post(
+        made["url"],
+        content=body,
+        headers={"content-type": "application/json", "x-slack-request-timestamp": now,
+                 "x-slack-signature": f"v0={digest}"},
+    )  # fmt: skip
+    assert answer.status_code == 200, answer.text
+
+    def started():
+        items = workspace.call("GET", f"{workspace.path}/executions").json()["items"]
+        return items[0] if items and items[0]["status"] == "succeeded" else None
+
+    execution = wait_for(started, "the execution")
+    assert execution["user_id"] == "u7"
+    whole = workspace.call("GET", f"{workspace.path}/executions/{execution['execution_id']}").json()
+    assert steps_of(whole)["answer"]["request"]["body"]["text"] == "You said hello"
