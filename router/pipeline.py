@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import orjson
 import structlog
 
+from router import endings
 from router.core.advance import Advance, advance, start
 from router.core.match import Compiled, Definitions, body_value, match, user_of
 from router.core.state import Execution, StepResult, decode_state
@@ -18,11 +19,13 @@ from schemas import codec
 from schemas.errors import CorruptEvent
 from schemas.events import (
     CANCELLED,
+    FINISHED,
     CancelRequested,
     DeadLetter,
     Envelope,
     Event,
     EventOutcome,
+    ExecutionDue,
     ExecutionFinished,
     ExecutionStarted,
     Payload,
@@ -35,6 +38,7 @@ from schemas.events import Record as AnyRecord
 from schemas.ids import execution_id
 from schemas.incoming import ANY_MODE, read_event, workspace_hint
 from schemas.lineage import origin
+from schemas.plan import Plan
 from schemas.topics import DEADLETTER, EXECUTIONS, RESULTS, steps_topic
 from wire.bus import Record, Stored
 from wire.telemetry import DEADLETTERS, ROUTER_EVENTS
@@ -108,7 +112,10 @@ class Pipeline:
             execution = _new_execution(compiled, envelope, event, payload)
             started.append(execution.execution_id)
             output.records.append(_started(compiled, execution, envelope, place, now))
-            self._write(start(compiled.plan, execution, now), None, output)
+            after = start(compiled.plan, execution, now)
+            self._write(after, None, output)
+            if after.finished is None and (timer := endings.timeout(compiled.plan, execution, now)):
+                output.records.append(timer)
         outcome = EventOutcome(
             workspace_id=envelope.workspace,
             event_id=envelope.id,
@@ -154,14 +161,19 @@ class Pipeline:
             self._cancel(partition, record, output)
         elif isinstance(record, StepFinished):
             self._advance(partition, record, output)
+        elif isinstance(record, ExecutionDue):
+            self._due(partition, record, output)
         else:
             raise CorruptEvent("This record does not belong here.", code="wrong_record")
 
     def _advance(self, partition: int, result: StepFinished, output: Output) -> None:
         now = self._now_us()
         remembered = self._memory.of(partition, result.execution_id)
-        if CANCELLED in remembered:
+        if CANCELLED in remembered or FINISHED in remembered:
             return
+        told = _step_result(result)
+        if remembered.get(result.step_id, told) != told:
+            return  # it ended otherwise before: a late result changes nothing
         compiled = self._definitions.versions.get((result.workflow_id, result.version))
         if compiled is None:
             output.records.append(_fact(_version_gone(result, now)))
@@ -174,8 +186,44 @@ class Pipeline:
             result.version,
         )
         known = carried.with_results(remembered)
-        after = advance(compiled.plan, known, result.step_id, _step_result(result), now)
+        after = advance(compiled.plan, known, result.step_id, told, now)
         self._write(after, partition, output)
+        if compiled.plan.races:
+            self._settled(compiled.plan, partition, result, after, output)
+
+    def _settled(
+        self, plan: Plan, partition: int, result: StepFinished, after: Advance, output: Output
+    ) -> None:
+        """End what raced with a result; where all has ended, remember that it has."""
+        name = result.execution_id
+        output.afterwards += endings.ends_at_result(plan, name, result.step_id, result.loop_index)
+        if after.finished is None:
+            return
+        known = self._memory.of(partition, name)
+        now = self._now_us()
+        output.records.append(endings.forget(after.execution, known, now))
+        output.afterwards += endings.ends_at_end(plan, name)
+        self._remember_end(partition, RecordOf(result.workspace_id, name, now), output)
+
+    def _remember_end(self, partition: int, record_of: RecordOf, output: Output) -> None:
+        """Remember the end once it is durable; before that it would be lost by a crash."""
+        mark = {FINISHED: StepResult("finished")}
+        output.afterwards += self._memory.remember(partition, record_of, mark)
+
+    def _due(self, partition: int, due: ExecutionDue, output: Output) -> None:
+        now = self._now_us()
+        remembered = self._memory.of(partition, due.execution_id)
+        if due.kind == endings.FORGET and CANCELLED not in remembered:
+            output.afterwards += self._memory.forget(partition, due.execution_id)
+        elif CANCELLED not in remembered and FINISHED not in remembered:
+            output.records.append(_fact(endings.timed_out(due, remembered, now)))
+            output.records.append(endings.forget(due, remembered, now))
+            compiled = self._definitions.versions.get((due.workflow_id, due.version))
+            if compiled is not None:
+                ends = endings.ends_of(compiled.plan, due.execution_id, remembered)
+                output.afterwards.extend(ends)
+            record_of = RecordOf(due.workspace_id, due.execution_id, now)
+            self._remember_end(partition, record_of, output)
 
     def _cancel(self, partition: int, request: CancelRequested, output: Output) -> None:
         now = self._now_us()
@@ -200,6 +248,8 @@ class Pipeline:
         trace = execution.traceparent
         for command in after.commands:
             output.records.append(self._command(command, trace))
+            if command.deadline_us is not None:
+                output.records.append(endings.deadline(command, execution, self._now_us()))
         for pause in after.pauses:
             output.records.extend(pause_records(pause, execution, self._now_us()))
         if partition is not None:

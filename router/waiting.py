@@ -1,6 +1,7 @@
 """The records of steps that wait: their timers, and the facts that tell of them."""
 
 import orjson
+from msgspec import Struct
 
 from router.core.standing import Pause
 from router.core.state import Execution
@@ -9,6 +10,7 @@ from schemas.events import (
     Envelope,
     Payload,
     Place,
+    RequestStep,
     StepError,
     StepFinished,
     StepWaiting,
@@ -24,11 +26,13 @@ NOWHERE = Place("", -1, -1)
 
 def pause_records(pause: Pause, execution: Execution, now_us: int) -> list[Record]:
     """Build the timer of a delay, which carries the step's result, and the fact for people."""
-    finished = step_finished(pause, execution, "delay", now_us)
+    error = None if pause.error is None else StepError(*pause.error)
+    outcome = "succeeded" if error is None else "rejected"
+    ending = Ending(outcome, pause.due_us, pause.output, error, "delay")
+    finished = finished_step(execution, pause, ending)
     key = f"{execution.execution_id}/{pause.step_id}/delay"
-    timer = publish_at(
-        pause.due_us, result_record(finished, execution), key, execution.workspace_id, now_us
-    )
+    record = result_record(finished, execution.traceparent)
+    timer = publish_at(pause.due_us, record, key, execution.workspace_id, now_us)
     if pause.error is not None:
         return [timer]
     waiting = StepWaiting(
@@ -44,38 +48,53 @@ def pause_records(pause: Pause, execution: Execution, now_us: int) -> list[Recor
     return [timer, waiting_record(waiting)]
 
 
-def step_finished(pause: Pause, execution: Execution, action: str, now_us: int) -> StepFinished:
-    """Write the end of a step that calls nobody."""
-    error = None if pause.error is None else StepError(*pause.error)
+class Ending(Struct, frozen=True):
+    """How a step ended that no executor tells of.
+
+    Attributes:
+        at_us: When: UTC, microseconds.
+        action: What kind of step it was, where it called nobody.
+    """
+
+    outcome: str
+    at_us: int
+    output: object = None
+    error: StepError | None = None
+    action: str = ""
+
+
+def finished_step(execution: Execution, of: Pause | RequestStep, end: Ending) -> StepFinished:
+    """Write the end of a step that no executor tells of."""
+    call = of if isinstance(of, RequestStep) else None
     return StepFinished(
         workspace_id=execution.workspace_id,
         execution_id=execution.execution_id,
         workflow_id=execution.workflow_id,
         version=execution.version,
-        step_id=pause.step_id,
-        loop_index=0,
-        effect_key=pause.effect_key,
-        provider="",
-        action=action,
-        outcome="succeeded" if error is None else "rejected",
-        output=Payload(b"" if error is not None else orjson.dumps(pause.output)),
+        step_id=of.step_id,
+        loop_index=call.loop_index if call else 0,
+        effect_key=of.effect_key,
+        provider=call.provider if call else "",
+        action=call.action if call else end.action,
+        outcome=end.outcome,
+        output=Payload(b"" if end.error is not None else orjson.dumps(end.output)),
         output_cut=False,
         vendor_id=None,
-        error=error,
+        error=end.error,
         attempts=b"[]",
         request=Payload(b"null"),
         response=Payload(b"null"),
         connection_id=None,
         from_ledger=False,
         command=NOWHERE,
-        state=pause.state,
-        requested_at_us=now_us,
-        started_at_us=now_us,
-        finished_at_us=pause.due_us,
+        state=of.state,
+        requested_at_us=of.requested_at_us,
+        started_at_us=of.requested_at_us,
+        finished_at_us=end.at_us,
     )
 
 
-def result_record(finished: StepFinished, execution: Execution) -> Record:
+def result_record(finished: StepFinished, traceparent: str | None) -> Record:
     """Build the record of a result, as an executor would."""
     envelope = Envelope(
         f"{finished.execution_id}/{finished.step_id}",
@@ -84,7 +103,7 @@ def result_record(finished: StepFinished, execution: Execution) -> Record:
         finished.workspace_id,
         finished.finished_at_us,
         subject=finished.execution_id,
-        traceparent=execution.traceparent,
+        traceparent=traceparent,
     )
     key = finished.execution_id.encode()
     return Record(RESULTS, key, codec.encode(finished), envelope.headers())

@@ -9,6 +9,7 @@
     EventOutcome, ExecutionStarted, ExecutionFinished    router → control
     StepWaiting      router, executors → control         a step waits, and until when
     Timer            router, executors → router          publish this at its time
+    ExecutionDue     router → router                     a time of an execution has come
     EventWait        router → router                     a step waits for an event
     ConnectionChanged                                    vault → whoever watches
     DeadLetter       whoever could not read a record
@@ -110,6 +111,8 @@ class RequestStep(Struct, frozen=True):
     on_unknown: str
     state: Payload
     requested_at_us: int
+    attempts: bytes = b""
+    deadline_us: int | None = None
 
 
 class StepFinished(Struct, frozen=True):
@@ -237,6 +240,18 @@ class Timer(Struct, frozen=True):
     at_us: int
 
 
+class ExecutionDue(Struct, frozen=True):
+    """A time of an execution has come: `kind` is timeout or forget."""
+
+    workspace_id: str
+    execution_id: str
+    workflow_id: str
+    version: int
+    mode: str
+    kind: str
+    at_us: int
+
+
 class StepWaiting(Struct, frozen=True):
     """A step waits: `kind` is delay, event or retry."""
 
@@ -297,6 +312,7 @@ Record = (
     | ConnectionChanged
     | Timer
     | StepWaiting
+    | ExecutionDue
     | EventWait
     | DeadLetter
 )

@@ -16,6 +16,7 @@ from schemas.errors import Problem
 from schemas.template import Reference
 from schemas.workflow import (
     Actions,
+    ActionStep,
     ConditionStep,
     Step,
     Workflow,
@@ -52,6 +53,8 @@ class Plan:
     Attributes:
         order: Step ids such that each stands after all that it needs.
         readers: For each step, the steps that read its output.
+        races: Whether a step may end in two ways, of which the first counts: all of an execution
+            is remembered then, until nothing of it can be on its way any more.
     """
 
     workflow: Workflow
@@ -59,6 +62,7 @@ class Plan:
     needs: Mapping[str, Needs]
     order: tuple[str, ...]
     readers: Mapping[str, frozenset[str]]
+    races: bool = False
 
 
 def compile_workflow(document: object, actions: Actions | None) -> Plan:
@@ -101,7 +105,12 @@ def _plan(workflow: Workflow, problems: list[Problem]) -> Plan:
         name: frozenset(other for other, need in needs.items() if name in need.soft)
         for name in steps
     }
-    return Plan(workflow, steps, needs, tuple(order), readers)
+    races = workflow.timeout_ms is not None or any(_races(step) for step in workflow.steps)
+    return Plan(workflow, steps, needs, tuple(order), readers, races)
+
+
+def _races(step: Step) -> bool:
+    return isinstance(step, ActionStep) and step.deadline_ms is not None
 
 
 def _unreachable(

@@ -128,6 +128,10 @@ class Reader:
             return default
         return int(found)
 
+    def optional_ms(self, name: str, most: int) -> int | None:
+        """Read a duration; None where there is none."""
+        return self.duration_ms(name, 0, most) or None
+
     def whole(self, name: str, default: int, least: int, most: int) -> int:
         """Read a whole number."""
         value = self.body.get(name, default)

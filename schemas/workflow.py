@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from schemas.condition import Condition, compile_condition
 from schemas.errors import InvalidInput, Problem
-from schemas.pauses import DelayStep, read_delay
+from schemas.pauses import PAUSE_MAX_MS, DelayStep, read_delay
 from schemas.reading import Reader
 from schemas.starts import Trigger, read_trigger
 from schemas.template import Reference, TemplateError, Text, compile_value, references
@@ -30,6 +30,7 @@ TIMEOUT_MAX_MS = 15 * 60_000
 RETRY_DELAY_DEFAULT_MS = 500
 RETRY_MAX_DELAY_DEFAULT_MS = 30_000
 RETRY_DELAY_MAX_MS = 24 * 3600_000
+ORDERED_GAP_MAX_MS = 15 * 60_000  # of a step with an order key, which holds up those behind it
 
 _ID = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
 _TYPES = ("action", "condition", "delay")
@@ -62,7 +63,12 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class ActionStep:
-    """Calls one action of one provider; `config` is compiled (`schemas.template`)."""
+    """Calls one action of one provider; `config` is compiled (`schemas.template`).
+
+    Attributes:
+        timeout_ms: For one attempt.
+        deadline_ms: For the whole step, from the moment it is ready; None: as long as it takes.
+    """
 
     id: str
     provider: str
@@ -71,6 +77,7 @@ class ActionStep:
     depends_on: tuple[str, ...] | None = None
     retry: Retry = field(default_factory=Retry)
     timeout_ms: int = TIMEOUT_DEFAULT_MS
+    deadline_ms: int | None = None
     on_error: str = "fail"
     on_unknown: str = "retry"
     order_key: Text | None = None
@@ -110,12 +117,17 @@ Step = ActionStep | ConditionStep | DelayStep
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """A workflow that holds together in itself; its order is checked by `schemas.plan`."""
+    """A workflow that holds together in itself; its order is checked by `schemas.plan`.
+
+    Attributes:
+        timeout_ms: How long an execution may last; None: as long as it takes.
+    """
 
     name: str
     trigger: Trigger
     steps: tuple[Step, ...]
     description: str = ""
+    timeout_ms: int | None = None
 
 
 def read_workflow(
@@ -133,14 +145,15 @@ def read_workflow(
         it serves only to look for more of them.
     """
     root = Reader(document, "", problems)
-    root.known("$schema", "name", "description", "trigger", "steps")
+    root.known("$schema", "name", "description", "trigger", "steps", "timeout")
     name = root.text("name", required=True) or ""
     description = root.text("description", longest=2_000) or ""
+    timeout_ms = root.optional_ms("timeout", PAUSE_MAX_MS)
     trigger = read_trigger(root, actions)
     steps = _steps(root, actions)
     if trigger is None or not steps:
         return None
-    return Workflow(name, trigger, steps, description)
+    return Workflow(name, trigger, steps, description, timeout_ms)
 
 
 def invalid_workflow(problems: list[Problem]) -> InvalidInput:
@@ -240,7 +253,7 @@ def _condition_step(reader: Reader, step_id: str) -> ConditionStep:
 
 _ACTION_FIELDS = (
     *("id", "name", "type", "provider", "action", "config", "depends_on", "retry", "timeout"),
-    *("on_error", "on_unknown", "order_key", "user", "connection"),
+    *("on_error", "on_unknown", "order_key", "user", "connection", "deadline"),
 )
 
 
@@ -267,6 +280,13 @@ def _action_step(reader: Reader, step_id: str, actions: Actions | None) -> Actio
         reader.note("config", str(error), "See docs/workflows.md, templates.", error.code)
         compiled = {}
     retry = _retry(reader)
+    if "order_key" in reader.body and max(retry.delay_ms, retry.max_delay_ms) > ORDERED_GAP_MAX_MS:
+        reader.note(
+            "retry.max_delay",
+            "is over 15 minutes beside an order_key",
+            "Later steps of the same order_key wait meanwhile: shorten it, or leave order_key out.",
+            "bad_duration",
+        )
     return ActionStep(
         id=step_id,
         provider=provider,
@@ -275,6 +295,7 @@ def _action_step(reader: Reader, step_id: str, actions: Actions | None) -> Actio
         depends_on=reader.ids("depends_on"),
         retry=retry,
         timeout_ms=reader.duration_ms("timeout", TIMEOUT_DEFAULT_MS, TIMEOUT_MAX_MS),
+        deadline_ms=reader.optional_ms("deadline", PAUSE_MAX_MS),
         on_error=reader.choice("on_error", ("fail", "continue"), "fail"),
         on_unknown=reader.choice("on_unknown", ("retry", "fail"), "retry"),
         order_key=reader.template("order_key"),

@@ -46,6 +46,7 @@ class Carried:
         request: The last request as JSON value: method, url, body excerpt; no credentials.
         response: The last answer: status, body excerpt.
         started_at_us: When the first attempt began: UTC, microseconds.
+        later_ms: The step has not ended: its next attempt is this far away.
     """
 
     outcome: Outcome
@@ -55,6 +56,24 @@ class Carried:
     connection_id: str | None
     started_at_us: int
     finished_at_us: int
+    later_ms: int | None = None
+
+
+def read_attempts(data: bytes) -> list[Attempt]:
+    """Read the attempts that a command brings along."""
+    return [Attempt(**body) for body in orjson.loads(data)] if data else []
+
+
+def waited_ms(attempts: Sequence[Attempt], now_us: int) -> int:
+    """Say how long a step waited since its last attempt; 0 where there was none."""
+    if not attempts:
+        return 0
+    return max(0, now_us - attempts[-1].started_at_us - attempts[-1].duration_us) // 1_000
+
+
+def tried_again(command: RequestStep, carried: Carried) -> RequestStep:
+    """Give the command for the attempts that are left."""
+    return replace(command, attempts=orjson.dumps(list(carried.attempts)))
 
 
 def step_finished(command: RequestStep, place: Place, carried: Carried) -> StepFinished:

@@ -12,8 +12,13 @@ from executors.core.outcome import (
     Unavailable,
     Unknown,
 )
+from schemas.events import RequestStep
 
-WAIT_MAX_MS = 15 * 60_000  # longest gap spent in process; what waits holds no connection
+HELD_MAX_MS = 30_000  # spent waiting in process, in all; a longer wait is a timer
+# A step with an order key waits in process however long: those behind it must not overtake it.
+ORDERED_WAIT_MAX_MS = 15 * 60_000
+WAIT_MAX_MS = 24 * 3_600_000  # between two attempts
+TOTAL_MAX_MS = 72 * 3_600_000  # from the first attempt to the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,7 @@ class Policy:
         delay_ms: Gap after the first attempt; doubles each time up to `max_delay_ms`.
         repeatable: Doing it twice does no harm (idempotent, or the vendor takes our key).
         on_unknown: retry or fail: what to do when nobody knows whether it happened.
+        wait_max_ms: Longest gap.
     """
 
     max_attempts: int
@@ -32,6 +38,7 @@ class Policy:
     max_delay_ms: int
     repeatable: bool
     on_unknown: str
+    wait_max_ms: float = WAIT_MAX_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,21 @@ class Again:
     """Try again after this many milliseconds."""
 
     wait_ms: int
+
+
+def longest_wait_ms(command: RequestStep, began_us: int, now_us: int) -> float:
+    """Say how long a step may wait for its next attempt: its order, its deadline, its age.
+
+    Args:
+        command: The step.
+        began_us: When its first attempt began: UTC, microseconds.
+        now_us: UTC, microseconds.
+    """
+    bound = WAIT_MAX_MS if command.order_key is None else ORDERED_WAIT_MAX_MS
+    left_ms = (began_us - now_us) / 1_000 + TOTAL_MAX_MS
+    if command.deadline_us is not None:
+        left_ms = min(left_ms, (command.deadline_us - now_us) / 1_000)
+    return min(bound, left_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +101,4 @@ def decide(
     if hint is not None:
         # A little later than asked, so that callers who were told the same do not come at once.
         wait = max(wait, hint * 1000 * (1 + 0.05 * rng()))
-    return GiveUp("wait_too_long") if wait > WAIT_MAX_MS else Again(int(wait))
+    return GiveUp("wait_too_long") if wait > policy.wait_max_ms else Again(int(wait))

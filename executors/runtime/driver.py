@@ -23,8 +23,8 @@ from executors.core.outcome import (
     classify_failure,
 )
 from executors.core.request import Request, Response
-from executors.core.result import Attempt, Carried, excerpt
-from executors.core.retry import Again, Policy, decide
+from executors.core.result import Attempt, Carried, excerpt, read_attempts, waited_ms
+from executors.core.retry import HELD_MAX_MS, Again, Policy, decide, longest_wait_ms
 from executors.runtime.slots import Slots
 from schemas.errors import DependencyDown, NeighbourhoodError
 from schemas.events import RequestStep
@@ -115,17 +115,25 @@ class Driver:
         action: ActionSpec,
         traceparent: str | None = None,
     ) -> Carried:
-        """Carry a step out, with its retries; failures are outcomes, not exceptions."""
+        """Carry a step out, with its retries; failures are outcomes, not exceptions.
+
+        Where the next attempt is too far away to be waited for here, `later_ms` is set.
+        """
         started = now_us()
         trip = _Trip(command, spec, action, traceparent, orjson.loads(command.params.data))
+        trip.attempts.extend(read_attempts(command.attempts))
+        began = trip.attempts[0].started_at_us if trip.attempts else started
         policy = Policy(
             max_attempts=command.max_attempts,
             delay_ms=command.retry_delay_ms,
             max_delay_ms=command.retry_max_delay_ms,
             repeatable=action.repeatable,
             on_unknown=command.on_unknown,
+            wait_max_ms=longest_wait_ms(command, began, started),
         )
-        waited = 0
+        held = 0
+        later: int | None = None
+        waited = waited_ms(trip.attempts, started)
         while True:
             outcome = await self._attempt(trip, waited)
             if isinstance(outcome, Unauthorised) and await self._refresh(trip):
@@ -135,10 +143,21 @@ class Driver:
             if not isinstance(decision, Again):
                 break
             waited = decision.wait_ms
+            held += waited
+            if held > HELD_MAX_MS and command.order_key is None:
+                later = waited
+                break
             await asyncio.sleep(waited / 1000)
         connection = trip.credential.connection_id if trip.credential else command.connection_id
         return Carried(
-            outcome, trip.attempts, trip.request, trip.response, connection, started, now_us()
+            outcome,
+            trip.attempts,
+            trip.request,
+            trip.response,
+            connection,
+            began,
+            now_us(),
+            later,
         )
 
     async def _attempt(self, trip: _Trip, waited_ms: int) -> Outcome:
@@ -162,6 +181,9 @@ class Driver:
 
     async def _outcome(self, trip: _Trip) -> Outcome:
         command = trip.command
+        if command.deadline_us is not None and now_us() >= command.deadline_us:
+            message = "The step's deadline was over before this attempt; nothing was sent."
+            return Rejected(code="step_deadline", message=message)
         try:
             trip.credential = await self._tokens.resolve(
                 command.workspace_id,

@@ -20,7 +20,8 @@ _RECONNECT_S = 0.5
 _BEGIN = """
     INSERT INTO effects (effect_key, workspace_id, status)
     SELECT * FROM unnest(%s::text[], %s::text[], %s::text[])
-    ON CONFLICT (effect_key) DO NOTHING RETURNING effect_key
+    ON CONFLICT (effect_key) DO UPDATE SET status = 'started'
+    WHERE effects.status = 'waiting' AND excluded.status = 'again' RETURNING effect_key
 """
 _FIND = "SELECT effect_key, status, result FROM effects WHERE effect_key = ANY(%s)"
 _FINISH = """
@@ -30,9 +31,17 @@ _FINISH = """
 """
 
 
+_WAIT = "UPDATE effects SET status = 'waiting' WHERE effect_key = ANY(%s) AND status <> 'done'"
+
+
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """Nobody began this effect before."""
+    """Nobody began this effect before, or it is known that nothing came of it yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Its next attempt is a timer's affair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,7 @@ class Done:
     result: bytes
 
 
-Entry = Fresh | Begun | Done
+Entry = Fresh | Begun | Waiting | Done
 
 
 _Connection = psycopg.AsyncConnection[tuple[str, str, bytes | None]]
@@ -57,13 +66,14 @@ _Connection = psycopg.AsyncConnection[tuple[str, str, bytes | None]]
 class _Begin:
     effect_key: str
     workspace_id: str
+    word: str
     answer: "asyncio.Future[Entry]"
 
 
 @dataclass(slots=True)
 class _Finish:
     effect_key: str
-    result: bytes
+    result: bytes | None  # None: it waits for its next attempt
     answer: "asyncio.Future[None]"
 
 
@@ -90,15 +100,29 @@ class Ledger:
         if self._connection is not None:
             await self._connection.close()
 
-    async def begin(self, workspace_id: str, effect_key: str) -> Entry:
-        """Write an effect as started, unless it is known; waits while Postgres is away."""
+    async def begin(self, workspace_id: str, effect_key: str, *, again: bool = False) -> Entry:
+        """Write an effect as started, unless it is known; waits while Postgres is away.
+
+        Args:
+            workspace_id: Whose.
+            effect_key: Which.
+            again: A timer brought the command back: one that waits is started again.
+        """
         answer: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
-        self._begins.append(_Begin(effect_key, workspace_id, answer))
+        word = "again" if again else "started"
+        self._begins.append(_Begin(effect_key, workspace_id, word, answer))
         self._wake.set()
         return await answer
 
     async def finish(self, effect_key: str, result: bytes) -> None:
         """Write what came of an effect; waits while Postgres is away."""
+        await self._end(effect_key, result)
+
+    async def wait(self, effect_key: str) -> None:
+        """Write that nothing came of an effect yet and a timer brings it back."""
+        await self._end(effect_key, None)
+
+    async def _end(self, effect_key: str, result: bytes | None) -> None:
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._finishes.append(_Finish(effect_key, result, answer))
         self._wake.set()
@@ -141,22 +165,26 @@ class Ledger:
             return await self._begin(connection, begins)
 
     async def _finish(self, connection: _Connection, ends: list[_Finish]) -> None:
-        if ends:
-            keys = [end.effect_key for end in ends]
-            await connection.execute(_FINISH, (keys, [end.result for end in ends]))
+        done = [end for end in ends if end.result is not None]
+        if done:
+            keys = [end.effect_key for end in done]
+            await connection.execute(_FINISH, (keys, [end.result for end in done]))
+        if len(done) < len(ends):
+            waiting = [end.effect_key for end in ends if end.result is None]
+            await connection.execute(_WAIT, (waiting,))
 
     async def _begin(self, connection: _Connection, begins: list[_Begin]) -> dict[str, Entry]:
-        unique = {begin.effect_key: begin.workspace_id for begin in begins}
+        unique = {begin.effect_key: (begin.workspace_id, begin.word) for begin in begins}
         if not unique:
             return {}
-        words = ["started"] * len(unique)
-        cursor = await connection.execute(_BEGIN, (list(unique), list(unique.values()), words))
+        owners, words = (list(part) for part in zip(*unique.values(), strict=True))
+        cursor = await connection.execute(_BEGIN, (list(unique), owners, words))
         fresh = {row[0] for row in await cursor.fetchall()}
         known: dict[str, Entry] = dict.fromkeys(fresh, Fresh())
         if old := [key for key in unique if key not in fresh]:
             found = await connection.execute(_FIND, (old,))
             for key, status, result in await found.fetchall():
-                known[key] = Done(result) if status == "done" and result else Begun()
+                known[key] = _entry(status, result)
         return known
 
     async def _connected(self) -> _Connection:
@@ -170,6 +198,12 @@ class Ledger:
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
+
+
+def _entry(status: str, result: bytes | None) -> Entry:
+    if status == "done" and result:
+        return Done(result)
+    return Waiting() if status == "waiting" else Begun()
 
 
 def _answer(begins: list[_Begin], ends: list[_Finish], known: dict[str, Entry]) -> None:

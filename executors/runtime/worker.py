@@ -1,14 +1,15 @@
 """Carries out commands: ledger, call, ledger, result; one at a time per effect."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from executors.core.result import from_record, record_of, refused, step_finished
 from executors.runtime.driver import Driver
-from executors.runtime.ledger import Begun, Done, Ledger
+from executors.runtime.later import later
+from executors.runtime.ledger import Begun, Done, Ledger, Waiting
 from schemas import codec
 from schemas.errors import CorruptEvent, NeighbourhoodError, NotFound
 from schemas.events import DeadLetter, Envelope, RequestStep, StepFinished
@@ -91,12 +92,14 @@ class Worker:
             reason = f"The executor failed on this command ({type(error).__name__}); report it."
             await self._dead_letter(job, "refused", "executor_error", reason)
             finished = self._refused(job.taken, job.command, "executor_error", reason)
+        if finished is None:
+            return
         status = "replayed" if finished.from_ledger else finished.outcome
         labels = {"provider": job.command.provider, "action": job.command.action}
         ACTIONS.labels(**labels, status=status).inc()
         await self._publish(_result_record(finished, job.taken))
 
-    async def _finished(self, taken: Taken, command: RequestStep) -> StepFinished:
+    async def _finished(self, taken: Taken, command: RequestStep) -> StepFinished | None:
         provider = self._ports.catalogue.get(command.provider)
         action = provider.action(command.action)
         return await self._alone(
@@ -107,8 +110,8 @@ class Worker:
         return refused(command, taken.stored.place, code, message, now_us())
 
     async def _alone(
-        self, effect_key: str, work: Callable[[], Awaitable[StepFinished]]
-    ) -> StepFinished:
+        self, effect_key: str, work: Callable[[], Awaitable[StepFinished | None]]
+    ) -> StepFinished | None:
         """Let the same effect be worked on once at a time; the second one finds it recorded."""
         while (other := self._effects.get(effect_key)) is not None:
             await asyncio.wait([other])
@@ -121,19 +124,32 @@ class Worker:
 
     async def _result(
         self, taken: Taken, command: RequestStep, provider: ProviderSpec, action: ActionSpec
-    ) -> StepFinished:
+    ) -> StepFinished | None:
+        """Carry a command out; None where its step goes on later."""
         place = taken.stored.place
         trace = taken.stored.headers.get("traceparent", b"").decode() or None
         if action.read_only:
             carried = await self._ports.driver.run(command, provider, action, trace)
+            if carried.later_ms is not None:
+                await self._publish_all(later(taken.stored, command, carried, now_us()))
+                return None
             return step_finished(command, place, carried)
-        entry = await self._ports.ledger.begin(command.workspace_id, command.effect_key)
+        entry = await self._ports.ledger.begin(
+            command.workspace_id, command.effect_key, again=bool(command.attempts)
+        )
         if isinstance(entry, Done):
             return from_record(entry.result, command, place)
+        if isinstance(entry, Waiting):
+            return None  # this command was handled before: its timer brings it back
         if isinstance(entry, Begun) and not action.repeatable and command.on_unknown != "retry":
             carried = self._ports.driver.unknown()
         else:
             carried = await self._ports.driver.run(command, provider, action, trace)
+        if carried.later_ms is not None:
+            # The timer first: whoever reads this command again after a crash must not drop it.
+            await self._publish_all(later(taken.stored, command, carried, now_us()))
+            await self._ports.ledger.wait(command.effect_key)
+            return None
         finished = step_finished(command, place, carried)
         await self._ports.ledger.finish(command.effect_key, record_of(finished))
         return finished
@@ -161,6 +177,10 @@ class Worker:
         envelope = Envelope(name, "nhood.deadletter", _SOURCE, workspace, now)
         headers = envelope.headers()
         await self._publish(Record(DEADLETTER, name.encode(), codec.encode(letter), headers))
+
+    async def _publish_all(self, records: Sequence[Record]) -> None:
+        for record in records:
+            await self._publish(record)
 
     async def _publish(self, record: Record) -> None:
         """Publish until the broker has it; what is done before is in the ledger."""

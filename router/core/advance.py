@@ -111,7 +111,7 @@ def _advance(
     known = execution.with_results(derived)
     ready = [name for name, state in states.items() if state.status == READY]
     # A command that is under way does not carry what we know now: it has to be remembered.
-    parallel = len(ready) > 1 or not under_way.isdisjoint(ready)
+    parallel = plan.races or len(ready) > 1 or not under_way.isdisjoint(ready)
     known = prune(replace(known, parallel=parallel), plan)
     wanted = [states[name] for name in ready if name not in under_way]
     commands: tuple[RequestStep, ...] = ()
@@ -230,6 +230,7 @@ def _command(
         on_unknown=step.on_unknown,
         state=Payload(b""),
         requested_at_us=now_us,
+        deadline_us=None if step.deadline_ms is None else now_us + step.deadline_ms * 1_000,
     )
     return StepState(READY, command=command)
 

@@ -5,6 +5,14 @@ from router.core.state import Execution
 from schemas.events import rfc3339
 from schemas.pauses import PAUSE_MAX_MS, DelayStep, moment_us, pause_ms
 from schemas.template import Lookup, TemplateError, render
+from schemas.workflow import Step
+
+DELAY = "delay"
+
+
+def pause_kind(step: Step) -> str | None:
+    """Say in one word what a step waits for; None: it calls somebody."""
+    return DELAY if isinstance(step, DelayStep) else None
 
 
 def delay(step: DelayStep, execution: Execution, lookup: Lookup, now_us: int) -> StepState:
@@ -22,6 +30,7 @@ def delay(step: DelayStep, execution: Execution, lookup: Lookup, now_us: int) ->
     if due_us - now_us > PAUSE_MAX_MS * 1_000:
         # Decided by the clock, so it has to come as a result: a second look later may differ.
         why = ("delay_too_long", f"{step.id}: {rfc3339(due_us)} is more than 366 days ahead.")
-        return StepState(READY, pause=Pause(step.id, now_us, key, error=why))
+        return StepState(READY, pause=Pause(step.id, now_us, key, now_us, error=why))
     due_us = max(due_us, now_us)
-    return StepState(READY, pause=Pause(step.id, due_us, key, output={"until": rfc3339(due_us)}))
+    until = {"until": rfc3339(due_us)}
+    return StepState(READY, pause=Pause(step.id, due_us, key, now_us, output=until))

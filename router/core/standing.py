@@ -17,12 +17,14 @@ class Pause(Struct, frozen=True):
         output: What the step gives then, as a JSON value; or
         error: Why it fails then: code and sentence.
         effect_key: Names this pause, as an effect is named.
+        requested_at_us: When it began.
         state: What rides along.
     """
 
     step_id: str
     due_us: int
     effect_key: str
+    requested_at_us: int
     output: object = None
     error: tuple[str, str] | None = None
     state: Payload = Payload(b"")

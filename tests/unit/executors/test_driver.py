@@ -8,7 +8,7 @@ import httpx
 import orjson
 import pytest
 
-from executors.core.result import Carried
+from executors.core.result import Carried, tried_again
 from executors.runtime.driver import Driver
 from schemas.errors import Conflict, DependencyDown, NeighbourhoodError
 from schemas.events import Payload, RequestStep
@@ -16,6 +16,7 @@ from schemas.provider import load_catalogue
 from schemas.settings import Secret, Settings
 from token_vault.tokens import Credential
 from wire.calls import Answer
+from wire.clock import now_us
 
 SLACK = load_catalogue().get("slack")
 SEND = SLACK.action("send_message")
@@ -205,3 +206,39 @@ async def test_slow_vendor_is_cut_off_at_the_timeout():
     carried = await driver.run(command(timeout_ms=20, max_attempts=1), SLACK, SEND)
     assert carried.outcome.kind == "unknown"
     assert "20 ms" in carried.outcome.detail
+
+
+async def test_wait_too_long_for_memory_is_left_to_a_timer():
+    busy = httpx.Response(429, headers={"retry-after": "3600"}, json={"ok": False})
+    carried, seen = await run(lambda _: busy)
+    assert len(seen) == 1
+    assert carried.later_ms is not None
+    assert 3_600_000 <= carried.later_ms <= 3_800_000
+
+
+async def test_step_that_came_back_counts_the_attempts_before():
+    busy = httpx.Response(429, headers={"retry-after": "3600"}, json={"ok": False})
+    first, _ = await run(lambda _: busy)
+    again = tried_again(command(), first)
+    second, _ = await run(lambda _: busy, tried_again(command(), first))
+    third, _ = await run(lambda _: busy, tried_again(again, second))
+    assert [len(carried.attempts) for carried in (first, second, third)] == [1, 2, 3]
+    assert second.later_ms is not None
+    assert third.later_ms is None
+    assert third.outcome.kind == "throttled"
+    assert [attempt.number for attempt in third.attempts] == [1, 2, 3]
+
+
+async def test_step_with_an_order_key_gives_up_rather_than_be_overtaken():
+    busy = httpx.Response(429, headers={"retry-after": "3600"}, json={"ok": False})
+    carried, _ = await run(lambda _: busy, command(order_key="k"))
+    assert carried.later_ms is None
+    assert carried.outcome.kind == "throttled"
+
+
+async def test_nothing_is_sent_after_the_deadline():
+    carried, seen = await run(
+        lambda _: httpx.Response(200, json=SENT), command(deadline_us=now_us() - 1)
+    )
+    assert seen == []
+    assert carried.outcome.code == "step_deadline"

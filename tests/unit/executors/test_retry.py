@@ -10,7 +10,16 @@ from executors.core.outcome import (
     Unavailable,
     Unknown,
 )
-from executors.core.retry import WAIT_MAX_MS, Again, GiveUp, Policy, decide
+from executors.core.retry import (
+    ORDERED_WAIT_MAX_MS,
+    WAIT_MAX_MS,
+    Again,
+    GiveUp,
+    Policy,
+    decide,
+    longest_wait_ms,
+)
+from tests.unit.executors.test_driver import command
 
 PLAIN = Policy(4, 500, 30_000, repeatable=False, on_unknown="retry")
 CAREFUL = Policy(4, 500, 30_000, repeatable=False, on_unknown="fail")
@@ -47,3 +56,21 @@ def test_decision(policy, attempt, outcome, expected):
 
 def test_jitter_takes_at_most_half_of_the_gap():
     assert decide(PLAIN, 1, Unavailable(), lambda: 0.0) == Again(250)
+
+
+HOUR_MS = 3_600_000
+HOUR_US = HOUR_MS * 1_000
+
+
+@pytest.mark.parametrize(
+    ("order_key", "deadline_us", "began_us", "longest_ms"),
+    [
+        (None, None, 100 * HOUR_US, 24 * HOUR_MS),
+        (None, None, 30 * HOUR_US, 2 * HOUR_MS),
+        (None, 101 * HOUR_US, 100 * HOUR_US, HOUR_MS),
+        ("k", None, 100 * HOUR_US, ORDERED_WAIT_MAX_MS),
+    ],
+)
+def test_longest_wait_follows_order_deadline_and_age(order_key, deadline_us, began_us, longest_ms):
+    step = command(order_key=order_key, deadline_us=deadline_us)
+    assert longest_wait_ms(step, began_us, 100 * HOUR_US) == longest_ms

@@ -1,0 +1,146 @@
+"""A router, its log and vendors that answer each step always the same; time stands still.
+
+The world may lose the router's memory and read any record again, as Kafka may make it do.
+"""
+
+from collections.abc import Iterator
+
+import orjson
+
+from router.core.match import Definitions
+from router.memory import Memory
+from router.pipeline import Output, Pipeline
+from schemas import codec
+from schemas.events import (
+    Envelope,
+    Event,
+    ExecutionFinished,
+    Payload,
+    Place,
+    RequestStep,
+    StepError,
+    StepFinished,
+    Timer,
+    WorkflowVersion,
+)
+from schemas.topics import EXECUTIONS, PROGRESS, TIMERS
+from wire.bus import Record, Stored
+
+WS = "ws_00000000000000000000000000"
+NOW = 1_790_000_000_000_000
+
+
+def call(step_id: str, *depends_on: str, **more: object) -> dict:
+    return {
+        "id": step_id,
+        "provider": "slack",
+        "action": "send_message",
+        "depends_on": list(depends_on),
+        **more,
+    }
+
+
+class World:
+    """One router, its progress topic, and vendors that answer each step always the same."""
+
+    def __init__(
+        self, steps: list[dict], failing: frozenset[str] = frozenset(), **more: object
+    ) -> None:
+        self.failing = failing
+        self.now = NOW
+        self.timers: dict[bytes, Timer] = {}
+        self.progress: dict[bytes, Record] = {}
+        # Every result that ever stood on the topic: a command sent twice is answered twice.
+        self.results: dict[tuple[str, bytes], Stored] = {}
+        self.calls: list[str] = []
+        self.ends: list[ExecutionFinished] = []
+        self.definitions = Definitions()
+        definition = {
+            "name": "W",
+            "trigger": {"type": "webhook", "path": "/x"},
+            "steps": steps,
+            **more,
+        }
+        version = WorkflowVersion(
+            WS, "wf_1", 1, "live", "W", "active", orjson.dumps(definition), NOW
+        )
+        self.definitions.put("wf_1", version)
+        self.restart()
+
+    def restart(self) -> None:
+        memory = Memory(self._read)
+        memory.restore(0)
+        self.pipeline = Pipeline(self.definitions, memory, ["slack"], lambda: self.now)
+
+    def _read(self, _: int) -> Iterator[Stored]:
+        for record in self.progress.values():
+            yield Stored(Place(PROGRESS, 0, 0), record.key, record.value)
+
+    def post(self) -> None:
+        envelope = Envelope("ev_1", "nhood.webhook", "/t", WS, NOW, subject="/x")
+        event = codec.encode(Event(Payload(b'{"n": 1}')))
+        stored = Stored(Place("nhood.events.v1", 0, 0), b"k", event, dict(envelope.headers()))
+        self._take(self.pipeline.on_event, stored)
+
+    def deliver(self, step: str) -> None:
+        for name, state in list(self.results):
+            if name == step:
+                self.deliver_one((name, state))
+
+    def deliver_one(self, name: tuple[str, bytes]) -> None:
+        self._take(self.pipeline.on_result, self.results[name])
+
+    def deliver_rest(self, delivered: set[tuple[str, bytes]]) -> None:
+        """Deliver what no one delivered yet, until nothing is left."""
+        while left := [name for name in self.results if name not in delivered]:
+            delivered.add(left[0])
+            self.deliver_one(left[0])
+
+    def _take(self, handle, stored: Stored) -> None:
+        output = Output()
+        handle(stored, output)
+        for record in (*output.records, *output.afterwards):
+            if record.topic == PROGRESS:
+                self.progress[record.key] = record
+            elif record.topic == EXECUTIONS:
+                found = codec.decode(record.value)
+                if isinstance(found, ExecutionFinished):
+                    self.ends.append(found)
+            elif record.topic == TIMERS:
+                self._later(record)
+            else:
+                self._call(codec.decode_as(RequestStep, record.value))
+
+    def _later(self, record: Record) -> None:
+        """A timer: at some time its record stands on the results topic."""
+        if record.value is None:
+            self.timers.pop(record.key, None)
+            return
+        timer = self.timers[record.key] = codec.decode_as(Timer, record.value)
+        found = codec.decode(timer.value)
+        if isinstance(found, StepFinished):
+            name = (found.step_id, record.key + found.state.data)
+            self.results[name] = Stored(Place("nhood.results.v1", 0, 0), b"ex", timer.value)
+
+    def fire(self, ending: str) -> None:
+        """Let the timer whose key ends so come."""
+        (key,) = [key for key in self.timers if key.decode().endswith(ending)]
+        timer = self.timers[key]
+        self.now = max(self.now, timer.due_us)
+        place = Place("nhood.results.v1", 0, 0)
+        self._take(self.pipeline.on_result, Stored(place, timer.key, timer.value))
+
+    def _call(self, command: RequestStep) -> None:
+        """The executor: calls each effect once (the ledger), answers every time."""
+        failed = command.step_id in self.failing
+        self.calls.append(command.effect_key)
+        finished = StepFinished(
+            command.workspace_id, command.execution_id, command.workflow_id, command.version,
+            command.step_id, 0, command.effect_key, "slack", "send_message",
+            "rejected" if failed else "succeeded",
+            Payload(orjson.dumps({"n": len(command.step_id) + ord(command.step_id[-1]) % 7})),
+            False, None, StepError("no", "No.") if failed else None, b"[]", Payload(b"null"),
+            Payload(b"null"), None, False, Place("t", 0, 0), command.state, NOW, NOW, NOW,
+        )  # fmt: skip
+        stored = Stored(Place("nhood.results.v1", 0, 0), b"ex", codec.encode(finished))
+        self.results[command.step_id, command.state.data] = stored
