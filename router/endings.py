@@ -19,6 +19,7 @@ from schemas.events import (
     RequestStep,
     StepError,
 )
+from schemas.loops import ForEachStep
 from schemas.plan import Plan
 from schemas.topics import RESULTS
 from schemas.workflow import ActionStep
@@ -88,6 +89,8 @@ def _due(execution: Execution | ExecutionDue, kind: str, due_us: int, now_us: in
 def ends_at_result(plan: Plan, execution_id: str, step_id: str, loop_index: int) -> list[Record]:
     """End what would have settled a step, now that it is settled."""
     step = plan.steps.get(step_id)
+    if isinstance(step, ForEachStep):
+        step = step.body
     if isinstance(step, ActionStep) and step.deadline_ms is not None:
         return [end_of(deadline_key(execution_id, step_id, loop_index))]
     return []
@@ -112,7 +115,7 @@ def ends_of(plan: Plan, execution_id: str, known: Mapping[str, StepResult]) -> I
 
 def timed_out(due: ExecutionDue, known: Mapping[str, StepResult], now_us: int) -> ExecutionFinished:
     """Write the end of an execution that lasted too long; later results change nothing."""
-    steps = {name: _told(result) for name, result in known.items() if not name.startswith("#")}
+    steps = {name: _told(result) for name, result in known.items() if "#" not in name}
     return ExecutionFinished(
         workspace_id=due.workspace_id,
         execution_id=due.execution_id,

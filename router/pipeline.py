@@ -186,7 +186,8 @@ class Pipeline:
             result.version,
         )
         known = carried.with_results(remembered)
-        after = advance(compiled.plan, known, result.step_id, told, now)
+        name = compiled.plan.result_name(result.step_id, result.loop_index)
+        after = advance(compiled.plan, known, name, told, now)
         self._write(after, partition, output)
         if compiled.plan.races:
             self._settled(compiled.plan, partition, result, after, output)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas.errors import Problem
+from schemas.loops import ForEachStep, unit
 from schemas.template import Reference
 from schemas.workflow import (
     Actions,
@@ -55,6 +56,7 @@ class Plan:
         readers: For each step, the steps that read its output.
         races: Whether a step may end in two ways, of which the first counts: all of an execution
             is remembered then, until nothing of it can be on its way any more.
+        loops: The steps that are loops.
     """
 
     workflow: Workflow
@@ -63,6 +65,11 @@ class Plan:
     order: tuple[str, ...]
     readers: Mapping[str, frozenset[str]]
     races: bool = False
+    loops: frozenset[str] = frozenset()
+
+    def result_name(self, step_id: str, loop_index: int) -> str:
+        """Name what a result is known by: the step, or the item of a loop."""
+        return unit(step_id, loop_index) if step_id in self.loops else step_id
 
 
 def compile_workflow(document: object, actions: Actions | None) -> Plan:
@@ -106,11 +113,13 @@ def _plan(workflow: Workflow, problems: list[Problem]) -> Plan:
         for name in steps
     }
     races = workflow.timeout_ms is not None or any(_races(step) for step in workflow.steps)
-    return Plan(workflow, steps, needs, tuple(order), readers, races)
+    loops = frozenset(name for name, step in steps.items() if isinstance(step, ForEachStep))
+    return Plan(workflow, steps, needs, tuple(order), readers, races, loops)
 
 
 def _races(step: Step) -> bool:
-    return isinstance(step, ActionStep) and step.deadline_ms is not None
+    action = step.body if isinstance(step, ForEachStep) else step
+    return isinstance(action, ActionStep) and action.deadline_ms is not None
 
 
 def _unreachable(

@@ -2,7 +2,7 @@
 
     Workflow
     ├── trigger  one of `schemas.starts`
-    └── steps    ActionStep | ConditionStep | DelayStep; `schemas.plan` says what follows what
+    └── steps    ActionStep | ConditionStep | DelayStep | ForEachStep; `schemas.plan` orders them
 
 `schemas.plan.compile_workflow` reads and orders a workflow: control calls it at save, the router on
 what was saved.
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from schemas.condition import Condition, compile_condition
 from schemas.errors import InvalidInput, Problem
+from schemas.loops import LOOP_FIELDS, ForEachStep, read_for_each
 from schemas.pauses import PAUSE_MAX_MS, DelayStep, read_delay
 from schemas.reading import Reader
 from schemas.starts import Trigger, read_trigger
@@ -33,9 +34,8 @@ RETRY_DELAY_MAX_MS = 24 * 3600_000
 ORDERED_GAP_MAX_MS = 15 * 60_000  # of a step with an order key, which holds up those behind it
 
 _ID = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
-_TYPES = ("action", "condition", "delay")
+_TYPES = ("action", "condition", "delay", "for_each")
 _LATER = {
-    "for_each": "step type for_each",
     "wait_event": "step type wait_event",
 }
 
@@ -112,7 +112,7 @@ class ConditionStep:
                 yield Reference(f"steps.{name}", ("steps", name))
 
 
-Step = ActionStep | ConditionStep | DelayStep
+Step = ActionStep | ConditionStep | DelayStep | ForEachStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,7 @@ def _provider_and_action(body: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _step(reader: Reader, step_id: str, actions: Actions | None) -> Step | None:
-    kind = reader.body.get("type", "condition" if "condition" in reader.body else "action")
+    kind = reader.body.get("type", _kind(reader.body))
     if kind in _LATER:
         _not_yet(reader, str(kind))
         return None
@@ -234,9 +234,20 @@ def _step(reader: Reader, step_id: str, actions: Actions | None) -> Step | None:
         return _condition_step(reader, step_id)
     if kind == "delay":
         return read_delay(reader, step_id)
+    if kind == "for_each":
+        reader.known(*_ACTION_FIELDS, *LOOP_FIELDS)
+        return read_for_each(reader, _action_step(reader, step_id, actions))
     if kind != "action":
         return None
+    reader.known(*_ACTION_FIELDS)
     return _action_step(reader, step_id, actions)
+
+
+def _kind(body: Mapping[str, Any]) -> str:
+    """Tell a step that does not say what it is."""
+    if "condition" in body:
+        return "condition"
+    return "for_each" if "items" in body else "action"
 
 
 def _condition_step(reader: Reader, step_id: str) -> ConditionStep:
@@ -258,7 +269,6 @@ _ACTION_FIELDS = (
 
 
 def _action_step(reader: Reader, step_id: str, actions: Actions | None) -> ActionStep:
-    reader.known(*_ACTION_FIELDS)
     provider, action = _provider_and_action(reader.body)
     if not provider or not action:
         reader.note(

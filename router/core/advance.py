@@ -16,6 +16,7 @@ import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 
+from router.core.loops import for_each, to_remember
 from router.core.pauses import delay
 from router.core.standing import (
     FAILED,
@@ -38,6 +39,7 @@ from router.core.state import (
 )
 from schemas.condition import ConditionError
 from schemas.events import ExecutionFinished, Payload, RequestStep, StepError
+from schemas.loops import ForEachStep
 from schemas.pauses import DelayStep
 from schemas.plan import Needs, Plan
 from schemas.template import (
@@ -50,7 +52,7 @@ from schemas.template import (
     render,
     walk,
 )
-from schemas.workflow import ActionStep, ConditionStep
+from schemas.workflow import ActionStep, ConditionStep, Step
 
 PARAMS_BYTES_MAX = 1024 * 1024  # as much as an event may hold
 
@@ -86,7 +88,7 @@ def advance(
     Args:
         plan: The workflow version that the execution is pinned to.
         execution: Everything known besides this result (carried and remembered).
-        step_id: The step that ended; one that the workflow does not have changes nothing.
+        step_id: What ended (`Plan.result_name`); what the workflow does not have changes nothing.
         result: How it ended.
         now_us: UTC, microseconds.
     """
@@ -94,7 +96,7 @@ def advance(
     if execution.parallel:
         earlier = {name: r for name, r in execution.results.items() if name != step_id}
         states = settle(plan, replace(execution, results=earlier), now_us)
-        before = frozenset(name for name, state in states.items() if state.status == READY)
+        before = frozenset(_ready(states))
     known = execution.with_results({step_id: result})
     return _advance(plan, known, before - {step_id}, {step_id: result}, now_us)
 
@@ -109,11 +111,14 @@ def _advance(
     states = settle(plan, execution, now_us)
     derived = {name: state.result for name, state in states.items() if state.result is not None}
     known = execution.with_results(derived)
-    ready = [name for name, state in states.items() if state.status == READY]
+    ready = _ready(states)
     # A command that is under way does not carry what we know now: it has to be remembered.
+    # So has what became of a loop's items, which no command carries.
     parallel = plan.races or len(ready) > 1 or not under_way.isdisjoint(ready)
+    if plan.loops and not parallel:
+        parallel = any(states[name].status == READY for name in plan.loops)
     known = prune(replace(known, parallel=parallel), plan)
-    wanted = [states[name] for name in ready if name not in under_way]
+    wanted = [state for name, state in ready.items() if name not in under_way]
     commands: tuple[RequestStep, ...] = ()
     pauses: tuple[Pause, ...] = ()
     if wanted:
@@ -127,7 +132,20 @@ def _advance(
             replace(each.pause, state=state) for each in wanted if each.pause is not None
         )
     finished = None if ready else _finish(plan, execution, states, now_us)
-    return Advance(commands, news if known.parallel else {}, finished, known, pauses)
+    remember = to_remember(plan, news, states) if known.parallel else {}
+    return Advance(commands, remember, finished, known, pauses)
+
+
+def _ready(states: Mapping[str, StepState]) -> dict[str, StepState]:
+    """List what is ready by its name: steps, and items of loops."""
+    found: dict[str, StepState] = {}
+    for name, state in states.items():
+        if state.status == READY:
+            if state.items is None:
+                found[name] = state
+            else:
+                found.update(state.items)
+    return found
 
 
 def settle(plan: Plan, execution: Execution, now_us: int) -> dict[str, StepState]:
@@ -156,12 +174,24 @@ def _step_state(
     reason = _skip_reason(plan, needs, states)
     if reason:
         return StepState(SKIPPED, reason)
-    step = plan.steps[name]
+    return _begun(execution, plan.steps[name], lookup, now_us)
+
+
+def _begun(execution: Execution, step: Step, lookup: Lookup, now_us: int) -> StepState:
+    """Say where a step stands whose turn it is."""
     if isinstance(step, ConditionStep):
         return _decide(step, lookup)
     if isinstance(step, DelayStep):
         return delay(step, execution, lookup, now_us)
-    return _command(plan, execution, step, lookup, now_us)
+    if isinstance(step, ForEachStep):
+        body = step.body
+        return for_each(
+            step,
+            execution.results,
+            lookup,
+            lambda inside, index: _command(execution, body, inside, now_us, index),
+        )
+    return _command(execution, step, lookup, now_us)
 
 
 def _skip_reason(plan: Plan, needs: Needs, states: Mapping[str, StepState]) -> str:
@@ -184,7 +214,7 @@ def _skip_reason(plan: Plan, needs: Needs, states: Mapping[str, StepState]) -> s
 def _blocks(plan: Plan, name: str, state: StepState) -> bool:
     if state.status == FAILED:
         step = plan.steps[name]
-        return not (isinstance(step, ActionStep) and step.on_error == "continue")
+        return not (isinstance(step, ActionStep | ForEachStep) and step.on_error == "continue")
     return state.status == SKIPPED and state.reason == "upstream_failed"
 
 
@@ -198,7 +228,7 @@ def _decide(step: ConditionStep, lookup: Lookup) -> StepState:
 
 
 def _command(
-    plan: Plan, execution: Execution, step: ActionStep, lookup: Lookup, now_us: int
+    execution: Execution, step: ActionStep, lookup: Lookup, now_us: int, loop_index: int = 0
 ) -> StepState:
     try:
         params = orjson.dumps(render(step.config, lookup))
@@ -214,8 +244,8 @@ def _command(
         workflow_id=execution.workflow_id,
         version=execution.version,
         step_id=step.id,
-        loop_index=0,
-        effect_key=execution.effect_key(step.id),
+        loop_index=loop_index,
+        effect_key=execution.effect_key(step.id, loop_index),
         provider=step.provider,
         action=step.action,
         params=Payload(params),
@@ -311,6 +341,10 @@ def _told(state: StepState) -> dict[str, Any]:
         told["operands"] = state.result.output
     if state.result is not None and state.result.error is not None:
         told["error"] = dict(state.result.error)
+    if state.result is not None and state.result.counts is not None:
+        told["items"] = dict(
+            zip(("total", "succeeded", "failed"), state.result.counts, strict=True)
+        )
     return told
 
 

@@ -38,7 +38,9 @@ class StepState(Struct, frozen=True):
         reason: Why it was skipped: not_chosen, upstream_failed or upstream_skipped.
         result: What is carried on, where it has a result.
         command: Where it is ready: what to send; or
-        pause: Where it is ready: what it waits for.
+        pause: Where it is ready: what it waits for; or
+        items: Of a loop: its items under way, each ready with a command (`router.core.loops`).
+        size: Of a loop: how many items it has.
     """
 
     status: str
@@ -46,6 +48,8 @@ class StepState(Struct, frozen=True):
     result: StepResult | None = None
     command: RequestStep | None = None
     pause: Pause | None = None
+    items: "dict[str, StepState] | None" = None
+    size: int = 0
 
     @property
     def settled(self) -> bool:

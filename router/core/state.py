@@ -18,6 +18,7 @@ from schemas.plan import Plan
 
 STATE_BYTES_MAX = 6 * 1024 * 1024  # a command must fit into a record, beside its parameters
 _FORMAT = 1
+_VENDORS = ("succeeded", "failed")  # the others hold a condition's operands
 
 
 class StepResult(Struct, frozen=True):
@@ -27,12 +28,14 @@ class StepResult(Struct, frozen=True):
         status: succeeded, failed; for conditions also true, false.
         output: The vendor's answer, or a condition's operands.
         error: {code, message} where it failed.
+        counts: Of a loop: items, how many succeeded, how many failed.
     """
 
     status: str
     output: Any = None
     error: Mapping[str, str] | None = None
     vendor_id: str | None = None
+    counts: tuple[int, int, int] | None = None
 
 
 class Execution(Struct, frozen=True):
@@ -78,12 +81,16 @@ def encode_result(result: StepResult) -> dict[str, Any]:
         body["e"] = dict(result.error)
     if result.vendor_id is not None:
         body["i"] = result.vendor_id
+    if result.counts is not None:
+        body["n"] = result.counts
     return body
 
 
 def decode_result(body: Mapping[str, Any]) -> StepResult:
     """Read the short form."""
-    return StepResult(body["s"], body.get("o"), body.get("e"), body.get("i"))
+    counts = body.get("n")
+    found = StepResult(body["s"], body.get("o"), body.get("e"), body.get("i"))
+    return found if counts is None else replace(found, counts=tuple(counts))
 
 
 def encode_state(execution: Execution) -> Payload:
@@ -135,12 +142,16 @@ def decode_state(
 
 
 def prune(execution: Execution, plan: Plan) -> Execution:
-    """Drop vendors' outputs that no step without a result can still read."""
+    """Drop vendors' outputs that no step without a result can still read, and items of loops.
+
+    What became of an item is remembered; it does not ride.
+    """
     open_steps = plan.steps.keys() - execution.results.keys()
     kept = {
         name: result
-        if result.status != "succeeded" or plan.readers[name] & open_steps
+        if result.status not in _VENDORS or plan.readers[name] & open_steps
         else replace(result, output=None)
         for name, result in execution.results.items()
+        if name in plan.steps
     }
     return replace(execution, results=kept)

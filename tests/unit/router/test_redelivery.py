@@ -34,6 +34,17 @@ WORKFLOWS["delays"] = [
     call("b", "a", config={"t": "{{steps.a.output.n}}"}),
     call("c", "d", "b", config={"t": "{{steps.d.output.until}}"}),
 ]
+WORKFLOWS["loop"] = [
+    call("a"),
+    call("l", "a", items=list(range(4)), config={"t": "{{item}} {{steps.a.output.n}}"}),
+    call("z", "l", config={"t": "{{steps.l.output[3].n | default(0)}}"}),
+]
+WORKFLOWS["loops"] = [
+    call("l", items="{{trigger.list}}", max_parallel=3, config={"t": "{{item.id}}"}),
+    call("m", items=[7, 8, 9], max_parallel=2, on_item_error="ignore", on_error="continue"),
+    call("a"),
+    call("z", "l", "m", "a", config={"t": "{{steps.m.output}} {{steps.l.output[6]}}"}),
+]
 for _step in WORKFLOWS["branches"]:
     if _step["id"] in ("d", "e"):
         del _step["depends_on"]
@@ -52,10 +63,13 @@ def end_of(world: World) -> tuple[str, dict]:
     return last.status, orjson.loads(last.steps)
 
 
+FAILING = ["a", "b", "d", "p1", "p2", "l#1", "l#2", "m#1"]
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     name=st.sampled_from(sorted(WORKFLOWS)),
-    failing=st.frozensets(st.sampled_from(["a", "b", "d", "p1", "p2"]), max_size=2),
+    failing=st.frozensets(st.sampled_from(FAILING), max_size=2),
     moves=st.lists(st.tuples(st.sampled_from(["deliver", "restart", "event"]), st.integers(0, 50))),
 )
 def test_any_order_of_redelivered_records_gives_the_same_end_and_effects(name, failing, moves):

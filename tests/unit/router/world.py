@@ -40,6 +40,14 @@ def call(step_id: str, *depends_on: str, **more: object) -> dict:
     }
 
 
+# The fifth of the list has no id: a template that reads it fails before anything is called.
+EVENT = orjson.dumps({"n": 1, "list": [{"id": n} if n != 4 else {} for n in range(7)]})
+
+
+def name_of(step_id: str, loop_index: int) -> str:
+    return f"{step_id}#{loop_index}" if loop_index else step_id
+
+
 class World:
     """One router, its progress topic, and vendors that answer each step always the same."""
 
@@ -78,7 +86,7 @@ class World:
 
     def post(self) -> None:
         envelope = Envelope("ev_1", "nhood.webhook", "/t", WS, NOW, subject="/x")
-        event = codec.encode(Event(Payload(b'{"n": 1}')))
+        event = codec.encode(Event(Payload(EVENT)))
         stored = Stored(Place("nhood.events.v1", 0, 0), b"k", event, dict(envelope.headers()))
         self._take(self.pipeline.on_event, stored)
 
@@ -132,15 +140,16 @@ class World:
 
     def _call(self, command: RequestStep) -> None:
         """The executor: calls each effect once (the ledger), answers every time."""
-        failed = command.step_id in self.failing
+        name = name_of(command.step_id, command.loop_index)
+        failed = name in self.failing
         self.calls.append(command.effect_key)
         finished = StepFinished(
             command.workspace_id, command.execution_id, command.workflow_id, command.version,
-            command.step_id, 0, command.effect_key, "slack", "send_message",
+            command.step_id, command.loop_index, command.effect_key, "slack", "send_message",
             "rejected" if failed else "succeeded",
             Payload(orjson.dumps({"n": len(command.step_id) + ord(command.step_id[-1]) % 7})),
             False, None, StepError("no", "No.") if failed else None, b"[]", Payload(b"null"),
             Payload(b"null"), None, False, Place("t", 0, 0), command.state, NOW, NOW, NOW,
         )  # fmt: skip
         stored = Stored(Place("nhood.results.v1", 0, 0), b"ex", codec.encode(finished))
-        self.results[command.step_id, command.state.data] = stored
+        self.results[name, command.state.data] = stored

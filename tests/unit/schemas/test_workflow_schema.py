@@ -52,6 +52,12 @@ def test_examples_fit(path):
         (workflow(steps=[{**STEP, "on_error": "stop"}]), False),
         (workflow(steps=[{**STEP, "id": "a b"}]), False),
         (workflow(steps=[{"condition": "true"}]), False),
+        (workflow(steps=[{**STEP, "items": "{{lines}}", "max_parallel": 5}]), True),
+        (workflow(steps=[{**STEP, "type": "for_each", "items": [1, "{{n}}"]}]), True),
+        (workflow(steps=[{**STEP, "type": "for_each"}]), False),
+        (workflow(steps=[{**STEP, "items": "all {{lines}}"}]), False),
+        (workflow(steps=[{**STEP, "items": [1], "on_item_error": "halt"}]), False),
+        (workflow(steps=[{**STEP, "max_parallel": 5}]), False),
     ],
 )
 def test_schema_and_reader_agree(document, good):
