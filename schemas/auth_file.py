@@ -12,12 +12,17 @@ from schemas.provider_auth import (
     AuthSpec,
     Credential,
     HttpStep,
+    Signing,
     TokenAnswer,
 )
 from schemas.settings import ProviderOverride
 
 _CONNECTION: Final = frozenset({"connection"})
-_STEP: Final = frozenset({"connection", "token", "refresh_token", "client_id", "client_secret"})
+_ENTERED: Final = frozenset({"connection", "credentials"})
+_HEADER: Final = _ENTERED | {"token", "basic"}
+_STEP: Final = _HEADER | {"refresh_token", "client_id", "client_secret"}
+_CLIENT: Final = frozenset({"client_id", "client_secret"})
+_BASIC: Final = "Authorization: Basic ${basic}"
 _ACCOUNT: Final = ANSWER | {"token", "connection"}
 _TOKEN: Final = {
     "access_token": "${body.access_token}",
@@ -32,19 +37,49 @@ _TOKEN: Final = {
 def read_auth(data: Mapping[str, Any], reader: Reader, override: ProviderOverride) -> AuthSpec:
     """Compile the section; problems go to the reader."""
     variables = _variables(data.get("variables", {}), reader)
-    header, _, value = data["token_header"].partition(": ")
-    account = data.get("account")
+    others = data.get("alternatives", ())
+    kinds = [data["kind"], *(item["kind"] for item in others)]
+    if len(set(kinds)) < len(kinds):
+        reader.wrong("auth.alternatives", "a kind can be there once only")
+    read = []
+    for number, item in enumerate(others):
+        place = f"auth.alternatives[{number}]"
+        for key in ("alternatives", "variables"):
+            if key in item:
+                reader.wrong(place, f"{key} stand in auth itself")
+        read.append(_way(item, place, reader, override, variables))
+    return _way(data, "auth", reader, override, variables, tuple(read))
+
+
+def _way(
+    data: Mapping[str, Any],
+    place: str,
+    reader: Reader,
+    override: ProviderOverride,
+    variables: Mapping[str, AccountVariable],
+    alternatives: tuple[AuthSpec, ...] = (),
+) -> AuthSpec:
+    """Compile one way to connect."""
+    credentials = _credentials(data.get("credentials", ()), place, reader)
+    reader.credentials = frozenset(item.name for item in credentials)
+    header, _, value = data.get("token_header", _BASIC).partition(": ")
+    account, signing, basic = data.get("account"), data.get("signing"), data.get("basic")
+    if data["kind"] == "client_credentials" and not reader.credentials >= _CLIENT:
+        reader.wrong(f"{place}.credentials", "lack client_id and client_secret")
+    is_entered = credentials and data["kind"] != "client_credentials"
+    if is_entered and "request" not in (account or {}):
+        reader.wrong(f"{place}.account", "what a customer enters is checked by a request")
 
     def url(key: str, instead: str | None) -> Template | None:
         text = instead or data.get(key)
-        return reader.template(text, f"auth.{key}", _CONNECTION) if text else None
+        return reader.template(text, f"{place}.{key}", _CONNECTION) if text else None
 
-    return AuthSpec(
+    found = AuthSpec(
         kind=data["kind"],
         authorize_url=url("authorize_url", override.authorize_url),
         token_url=url("token_url", override.token_url),
         refresh_url=url("refresh_url", override.token_url),
-        revoke=read_step(data["revoke"], "auth.revoke", reader) if data.get("revoke") else None,
+        revoke=read_step(data["revoke"], f"{place}.revoke", reader) if data.get("revoke") else None,
         variables=variables,
         scope_separator=data.get("scope_separator", " "),
         scope_param=data.get("scope_param", "scope"),
@@ -57,11 +92,48 @@ def read_auth(data: Mapping[str, Any], reader: Reader, override: ProviderOverrid
         refresh_params=data.get("refresh_params", {}),
         refresh=data.get("refresh", "none"),
         access_token_seconds=data.get("access_token_seconds"),
-        token=_token(data.get("token", {}), reader),
-        account=_account(account, reader) if account else None,
-        token_header=(header, reader.template(value, "auth.token_header", _STEP)),
-        credentials=tuple(Credential(**item) for item in data.get("credentials", ())),
+        token=_token(data.get("token", {}), f"{place}.token", reader),
+        account=_account(account, f"{place}.account", reader) if account else None,
+        token_header=(header, reader.template(value, f"{place}.token_header", _HEADER)),
+        credentials=credentials,
         variable_defaults={n: v.default for n, v in variables.items() if v.default is not None},
+        revoke_ends=data.get("revoke_ends", "grant"),
+        basic=_basic(basic, f"{place}.basic", reader) if basic else None,
+        signing=_signing(signing, f"{place}.signing", reader) if signing else None,
+        alternatives=alternatives,
+    )
+    reader.credentials = frozenset()
+    return found
+
+
+def _credentials(data: Any, place: str, reader: Reader) -> tuple[Credential, ...]:  # noqa: ANN401
+    found = []
+    for item in data:
+        matches = None
+        if "pattern" in item:
+            try:
+                matches = re.compile(item["pattern"], re.ASCII).fullmatch
+            except re.error as error:
+                where = f"{place}.credentials.{item['name']}"
+                reader.wrong(where, f"{item['pattern']!r} is no pattern: {error}")
+        found.append(Credential(**item, _matches=matches))
+    return tuple(found)
+
+
+def _basic(data: Mapping[str, str], place: str, reader: Reader) -> tuple[Template, Template]:
+    parts = reader.templates(data, place, _ENTERED)
+    return parts["user"], parts["password"]
+
+
+def _signing(data: Mapping[str, str], place: str, reader: Reader) -> Signing:
+    named = {name: text for name, text in data.items() if name != "service"}
+    parts = reader.templates(named, place, _ENTERED)
+    return Signing(
+        service=data["service"],
+        region=parts["region"],
+        access_key_id=parts["access_key_id"],
+        secret_access_key=parts["secret_access_key"],
+        session_token=parts.get("session_token"),
     )
 
 
@@ -110,8 +182,7 @@ def _variables(data: Mapping[str, Any], reader: Reader) -> dict[str, AccountVari
     return found
 
 
-def _token(data: Mapping[str, Any], reader: Reader) -> TokenAnswer:
-    place = "auth.token"
+def _token(data: Mapping[str, Any], place: str, reader: Reader) -> TokenAnswer:
     texts = {key: data.get(key, text) for key, text in _TOKEN.items()}
     parts = {key: reader.template(text, f"{place}.{key}", ANSWER) for key, text in texts.items()}
     return TokenAnswer(
@@ -122,8 +193,7 @@ def _token(data: Mapping[str, Any], reader: Reader) -> TokenAnswer:
     )
 
 
-def _account(data: Mapping[str, Any], reader: Reader) -> AccountStep:
-    place = "auth.account"
+def _account(data: Mapping[str, Any], place: str, reader: Reader) -> AccountStep:
     request = data.get("request")
     return AccountStep(
         request=read_step(request, f"{place}.request", reader) if request else None,

@@ -44,10 +44,12 @@ class NeighbourhoodError(Exception):
         code: Stable machine-readable name of this failure.
         public: One sentence for whoever can mend it; never holds a secret.
         detail: For operators; never holds a secret either.
+        problems: The places that are meant, where there are several.
     """
 
     status = 500
     default_code = "internal"
+    problems: tuple[Problem, ...] = ()
 
     def __init__(self, public: str, *, code: str | None = None, detail: str = "") -> None:
         super().__init__(public)

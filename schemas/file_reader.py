@@ -18,6 +18,7 @@ class Reader:
         variables: Declared variables of the account, so that `connection.x` can be checked.
         declared: Declared params of the action being read, in their order.
         params: The same as a set.
+        credentials: Fields that the customer enters in the way to connect that is being read.
     """
 
     def __init__(self, file: str, variables: Iterable[str]) -> None:
@@ -26,6 +27,7 @@ class Reader:
         self.variables = frozenset(variables)
         self.declared: tuple[str, ...] = ()
         self.params: frozenset[str] = frozenset()
+        self.credentials: frozenset[str] = frozenset()
 
     def declare(self, params: Iterable[str]) -> None:
         """Say which params the references that follow may go to."""
@@ -92,5 +94,9 @@ class Reader:
                 not path.steps or path.steps[0] not in self.variables
             ):
                 self.wrong(place, f"{path.source} is not declared in auth.variables")
+            elif path.root == "credentials" and (
+                not path.steps or path.steps[0] not in self.credentials
+            ):
+                self.wrong(place, f"{path.source} is not declared in credentials")
             elif path.root == "params" and (not path.steps or path.steps[0] not in self.params):
                 self.wrong(place, f"{path.source} is not declared in the action's params")

@@ -278,6 +278,15 @@ class ProviderSpec:
         text = f"{self.name} has no action {name!r}{hint or '; it has: ' + ', '.join(self.actions)}"
         raise NotFound(text, code="unknown_action")
 
+    def connected_by(self, kind: str) -> "ProviderSpec":
+        """Give this provider with another of its ways to connect as its `auth`.
+
+        Args:
+            kind: Of the way (a connection's `auth_kind`); one that it does not have: the usual one.
+        """
+        way = next((way for way in self.auth.ways if way.kind == kind), self.auth)
+        return self if way is self.auth else replace(self, auth=way)
+
     def connection(self, variables: Mapping[str, Any]) -> Mapping[str, Any]:
         """Give the connection's variables with the declared defaults."""
         defaults = self.auth.variable_defaults

@@ -89,11 +89,43 @@ class TokenAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A field that the customer enters where the provider has no OAuth."""
+    """A field that the customer enters where the provider is connected without a consent.
+
+    Attributes:
+        secret: Not to be shown while it is typed.
+        pattern: What a value must match as a whole, where it can be told.
+    """
 
     name: str
     secret: bool
     help: str
+    required: bool = True
+    pattern: str | None = None
+    _matches: Callable[[str], object] | None = field(default=None, repr=False, compare=False)
+
+    def accepts(self, value: str) -> bool:
+        """Say whether a value is one that this field may have."""
+        return self._matches is None or self._matches(value) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """What AWS Signature Version 4 signs requests with; templates over credentials, connection.
+
+    Attributes:
+        session_token: Only with temporary keys.
+    """
+
+    service: str
+    region: Template
+    access_key_id: Template
+    secret_access_key: Template
+    session_token: Template | None
+
+
+AuthKind = Literal[
+    "oauth2", "api_key", "bot_token", "basic", "aws_sigv4", "client_credentials", "none"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +137,16 @@ class AuthSpec:
             `reusable`, or `none`.
         access_token_seconds: Life of an access token where the answer does not tell it.
         token_header: Name and value of the header that carries the token in each call.
+            Templates over token, credentials, basic and connection.
         token_params: Extra fixed fields of the code exchange; `refresh_params` of the refresh.
+        credentials: What the customer enters; none for a consent.
+        revoke_ends: What a revocation ends: this `grant`, or all of the `account` with this app.
+        basic: User and password of HTTP basic; encoded they are `${basic}`.
+        signing: What requests are signed with, instead of a token header.
+        alternatives: Other ways to connect, each of another kind; none of them has alternatives.
     """
 
-    kind: Literal["oauth2", "api_key", "basic", "aws_sigv4", "none"]
+    kind: AuthKind
     authorize_url: Template | None
     token_url: Template | None
     refresh_url: Template | None
@@ -130,6 +168,25 @@ class AuthSpec:
     token_header: tuple[str, Template]
     credentials: tuple[Credential, ...]
     variable_defaults: Mapping[str, str]
+    revoke_ends: Literal["grant", "account"] = "grant"
+    basic: tuple[Template, Template] | None = None
+    signing: Signing | None = None
+    alternatives: tuple["AuthSpec", ...] = ()
+
+    @property
+    def ways(self) -> tuple["AuthSpec", ...]:
+        """Every way to connect, the usual one first."""
+        return (self, *self.alternatives)
+
+    @property
+    def ways_by_consent(self) -> tuple["AuthSpec", ...]:
+        """The ways that lead over a consent page."""
+        return tuple(way for way in self.ways if way.authorize_url is not None)
+
+    @property
+    def entered(self) -> tuple["AuthSpec", ...]:
+        """The ways for which the customer enters credentials."""
+        return tuple(way for way in self.ways if way.credentials)
 
     def check_variables(self, given: Mapping[str, str]) -> list[Problem]:
         """Check the variables that the customer tells before the consent.

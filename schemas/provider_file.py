@@ -331,8 +331,10 @@ def _check_names(spec: ProviderSpec, reader: Reader) -> None:
         for name in limit.actions - spec.actions.keys():
             reader.wrong(f"limits[{number}].actions", f"{name!r} is not an action")
     for name, variable in spec.auth.variables.items():
-        told = spec.auth.token.variables if variable.source == "token" else None
-        if variable.source == "account":
-            told = spec.auth.account.variables if spec.auth.account else {}
-        if told is not None and name not in told:
-            reader.wrong(f"auth.variables.{name}", f"nothing reads it from the {variable.source}")
+        for way in spec.auth.ways:
+            told = way.token.variables if variable.source == "token" else None
+            if variable.source == "account":
+                told = way.account.variables if way.account else {}
+            if told is not None and name not in told and variable.default is None:
+                where = f"auth.variables.{name}"
+                reader.wrong(where, f"nothing reads it from the {variable.source} ({way.kind})")

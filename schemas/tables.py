@@ -23,12 +23,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from schemas import tables_hooks, tables_keys, tables_operations
+from schemas import tables_consents, tables_hooks, tables_keys, tables_operations
 from schemas.table_parts import metadata as metadata
 from schemas.table_parts import owner as _owner
 from schemas.table_parts import person as _person
 from schemas.table_parts import time as _time
 
+oauth_states = tables_consents.oauth_states
 vault_keys = tables_keys.vault_keys
 webhook_endpoints = tables_hooks.webhook_endpoints
 replays = tables_operations.replays
@@ -216,6 +217,10 @@ connections = Table(
     _time("unsettled_since", required=False),
     # The newest version that the vendor was seen to accept; until then the pair before is kept.
     Column("proven_version", Integer),
+    # What the consent asked for; more or less may have been granted.
+    Column("asked_scopes", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    # The OAuth app that it was made with: its refresh token is good for that one only.
+    Column("client_id", Text),
     _time("created_at", now=True),
     _time("updated_at", now=True),
     Index(None, "workspace_id", "mode", "provider", "user_id"),
@@ -254,61 +259,6 @@ connection_events = Table(
     Index("ix_connection_events_unpublished", "id", postgresql_where=text("published_at IS NULL")),
     Index(None, "workspace_id", "connection_id", "id"),
     Index(None, "at"),
-)
-
-oauth_states = Table(
-    "oauth_states",
-    metadata,
-    # SHA-256 of the state parameter; the parameter itself is kept nowhere.
-    Column("digest", LargeBinary, primary_key=True),
-    _owner(),
-    Column("mode", Text, nullable=False),
-    Column("provider", Text, nullable=False),
-    Column("user_id", Text, nullable=False),
-    Column("label", Text, nullable=False, server_default=""),
-    Column("redirect_uri", Text, nullable=False),
-    Column("return_url", Text),
-    Column("variables", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
-    Column("scopes", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
-    # The PKCE verifier, sealed.
-    Column("verifier", LargeBinary),
-    Column("connection_id", Text),
-    # The link by which it was begun: only the browser that opened that one may come back with it.
-    Column("connect_session_id", Text, ForeignKey("connect_sessions.id", ondelete="CASCADE")),
-    # False where a browser began it without a key: nobody vouched for the user_id then.
-    Column("vouched", Boolean, nullable=False, server_default=text("true")),
-    _time("expires_at"),
-    _time("used_at", required=False),
-    _time("created_at", now=True),
-)
-
-# A link by which one end customer connects one account (`token_vault.connect`).
-connect_sessions = Table(
-    "connect_sessions",
-    metadata,
-    Column("id", Text, primary_key=True),
-    # SHA-256 of the token in the link; the token itself is kept nowhere.
-    Column("digest", LargeBinary, nullable=False, unique=True),
-    _owner(),
-    Column("mode", Text, nullable=False),
-    Column("user_id", Text, nullable=False),
-    Column("label", Text, nullable=False, server_default=""),
-    # Null: all that the catalogue has
-    Column("providers", ARRAY(Text)),
-    # The connection that is to be connected again
-    Column("connection_id", Text),
-    Column("return_url", Text),
-    # SHA-256 of the cookie of the browser that opened it.
-    Column("browser", LargeBinary),
-    _time("opened_at", required=False),
-    # How it ended, or how the last try ended: the provider, connected or failed, and why
-    Column("provider", Text),
-    Column("status", Text),
-    Column("error", Text),
-    Column("result_id", Text),
-    _time("expires_at"),
-    _time("created_at", now=True),
-    Index(None, "workspace_id", "expires_at"),
 )
 
 effects = Table(

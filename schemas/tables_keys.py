@@ -1,4 +1,4 @@
-"""The vault's keys, their rotations, and who used a credential; part of `schemas.tables`."""
+"""The vault's keys, their rotations, who used a credential, OAuth apps; part of `tables`."""
 
 from sqlalchemy import (
     BigInteger,
@@ -8,10 +8,12 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    PrimaryKeyConstraint,
     Table,
     Text,
     text,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from schemas.table_parts import metadata, owner, time
 
@@ -76,4 +78,23 @@ token_uses = Table(
     time("last_at"),
     Index(None, "workspace_id", "connection_id", "last_at"),
     Index("ix_token_uses_last_at", "last_at", postgresql_using="brin"),
+)
+
+# A workspace's own OAuth app at a provider, for its live connections.
+oauth_apps = Table(
+    "oauth_apps",
+    metadata,
+    owner(),
+    Column("provider", Text, nullable=False),
+    Column("client_id", Text, nullable=False),
+    # Sealed; null for an app without a secret.
+    Column("secret", LargeBinary),
+    # Instead of the provider's usual ones
+    Column("scopes", ARRAY(Text)),
+    # Instead of our callback: another address that leads to it
+    Column("redirect_uri", Text),
+    # An API key or a session
+    Column("set_by", Text, nullable=False),
+    time("set_at"),
+    PrimaryKeyConstraint("workspace_id", "provider"),
 )

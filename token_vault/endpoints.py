@@ -95,7 +95,8 @@ def _address(
     if template is None:
         raise InvalidInput(
             f"{spec.name} is not connected by OAuth; it takes"
-            f" {', '.join(item.name for item in spec.auth.credentials) or 'no credentials'}.",
+            f" {', '.join(item.name for item in spec.auth.credentials) or 'no credentials'};"
+            " give them to POST /api/v1/workspaces/{workspace_id}/connections.",
             code="no_oauth",
         )
     if mode != "test":

@@ -20,6 +20,11 @@ from token_vault.core.envelope import Place
 _KEY_ID: Final = "from 4 for 30"
 
 
+def app_field(provider: str) -> str:
+    """Name the secret of a workspace's own OAuth app at a provider."""
+    return f"oauth_app/{provider}"
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """A column of secrets that are sealed with their workspace's key.
@@ -44,14 +49,22 @@ class RootHolder:
     place: Callable[[str], Place]
 
 
-HOLDERS: Final[tuple[Holder, ...]] = tuple(
+HOLDERS: Final[tuple[Holder, ...]] = (
+    *(
+        Holder(
+            "webhook_endpoints",
+            column,
+            ("id",),
+            lambda workspace, row: Place(workspace, "-", f"webhook_endpoint/{row['id']}"),
+        )
+        for column in ("secret", "old_secret")
+    ),
     Holder(
-        "webhook_endpoints",
-        column,
-        ("id",),
-        lambda workspace, row: Place(workspace, "-", f"webhook_endpoint/{row['id']}"),
-    )
-    for column in ("secret", "old_secret")
+        "oauth_apps",
+        "secret",
+        ("provider",),
+        lambda workspace, row: Place(workspace, "-", app_field(row["provider"])),
+    ),
 )
 ROOT_HOLDERS: Final = (
     RootHolder("signing_keys", "sealed", lambda id_: Place("-", "-", f"signing_key/{id_}")),
@@ -63,6 +76,7 @@ CREDENTIALS: Final = ("connections", "credential")
 WRAPPED_KEYS: Final = ("vault_keys", "wrapped")
 BRIEF: Final = (
     ("oauth_states", "verifier"),  # ten minutes
+    ("oauth_states", "pending"),  # ten minutes
     ("idempotency_keys", "answer"),  # a day
 )
 
@@ -70,6 +84,8 @@ _SAME: Final = "= convert_to(k.id, 'UTF8')"
 _BRIEF_USES: Final = (
     "SELECT FROM oauth_states s WHERE s.workspace_id = k.workspace_id AND s.used_at IS NULL"
     f" AND s.expires_at > now() AND substring(s.verifier {_KEY_ID}) {_SAME}",
+    "SELECT FROM oauth_states s WHERE s.workspace_id = k.workspace_id"
+    f" AND s.expires_at > now() AND substring(s.pending {_KEY_ID}) {_SAME}",
     # The workspace's id and a space go before the sealed answer.
     "SELECT FROM idempotency_keys i"
     " WHERE substring(i.answer from 34 for 30) = convert_to(k.id, 'UTF8')",

@@ -11,13 +11,13 @@ wrong has an answer of its own: `state_unknown`, `state_used`, `state_expired`, 
 
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 import httpx
+import orjson
 import structlog
 
 from schemas.access import Caller
@@ -33,8 +33,9 @@ from schemas.errors import (
 from schemas.provider import Catalogue, ProviderSpec
 from schemas.settings import Secret, Settings
 from token_vault import endpoints
-from token_vault.account import Visit, look_up
+from token_vault.account import Visit, Whose, look_up
 from token_vault.apps import Apps
+from token_vault.core.addresses import check_user_and_urls
 from token_vault.core.grants import (
     App,
     Consent,
@@ -43,36 +44,50 @@ from token_vault.core.grants import (
     Refused,
     authorize_url,
     code_request,
+    from_stored,
+    missing_scopes,
+    to_stored,
 )
-from token_vault.core.schedule import refresh_in_s
 from token_vault.exchange import ask
-from token_vault.refresher import sift_variables
+from token_vault.keeper import Keeper
 from token_vault.sealing import Sealer
-from token_vault.store import (
-    Account,
-    Connection,
-    Owner,
+from token_vault.states import (
     State,
-    insert,
-    lock_owner,
+    Terms,
+    keep_pending,
     look_at_state,
-    owned,
     put_state,
-    reconnect,
+    take_pending,
     use_state,
 )
-from token_vault.tokens import TokenSource
-from wire.clock import mint, rng
+from token_vault.store import Account, Connection, Owner
+from token_vault.variables import accept_variables, require_whole
 from wire.database import Pool, connection
 
 STATE_LIFE: Final = timedelta(minutes=10)
-URL_CHARS_MAX: Final = 2_000
-USER_ID_CHARS_MAX: Final = 200
 # RFC 7636 §4.1: 43 to 128 characters; 48 random bytes give 64.
 _VERIFIER_BYTES: Final = 48
 _STATE_BYTES: Final = 32
-_LOCAL: Final = ("localhost", "127.0.0.1", "::1")
+# Of what one grant covers; nobody reads a longer list.
+CHOICES_MAX: Final = 100
 _log = structlog.get_logger("vault")
+
+
+class AccountChoice(Conflict):
+    """The grant covers several accounts; `problems` name them, `place` is the id of one."""
+
+    default_code = "account_choice"
+
+    def __init__(self, name: str, choices: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(
+            f"{name} granted access to {len(choices)} accounts. Choose one: send the same state"
+            " once more within ten minutes, with its id as account_id."
+        )
+        self.choices = tuple(choices)
+        self.problems = tuple(
+            Problem(str(item["id"]), str(item["name"] or item["id"]), "", "choice")
+            for item in choices
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +99,14 @@ class Wish:
         return_url: Where our callback sends the browser in the end; None: to a page of ours.
         variables: What the provider must know of the account first, such as the subdomain.
         scopes: Instead of the provider's usual ones.
-        vouched: The developer says who the user is; False where a browser says so itself.
+        terms: What making the connection has to keep to.
     """
 
     redirect_uri: str | None = None
     return_url: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     scopes: tuple[str, ...] | None = None
-    vouched: bool = True
+    terms: Terms = field(default_factory=Terms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +120,10 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Landing:
-    """How a browser's way back ended: with a connection or with an error."""
+    """How a browser's way back ended: with a connection or with an error.
+
+    An `AccountChoice` is not the end yet: the browser comes once more, with `account` chosen.
+    """
 
     provider: str
     connection: Connection | None
@@ -121,7 +139,7 @@ class Parts:
     catalogue: Catalogue
     pool: Pool
     sealer: Sealer
-    tokens: TokenSource
+    keeper: Keeper
     client: httpx.AsyncClient
     apps: Apps
     clock: Callable[[], datetime]
@@ -142,15 +160,20 @@ class OAuth:
             Conflict: Live mode without OAuth app credentials; says what to set.
         """
         parts = self._parts
-        spec = parts.catalogue.get(owner.provider)
+        spec = self._spec(owner.provider)
         problems = _check(owner, wish, spec, is_production=parts.settings.is_production)
         if problems:
             raise InvalidInput(f"{problems[0].place}: {problems[0].message}.", problems=problems)
         page = endpoints.authorize_url(spec, owner.mode, wish.variables, parts.settings)
         app = await parts.apps.get(owner.workspace, spec, owner.mode)
-        scopes = wish.scopes if wish.scopes is not None else spec.auth.default_scopes
+        usual, redirect_uri = spec.auth.default_scopes, self._own_callback(spec.slug)
+        own = await parts.apps.look(owner.workspace, spec) if owner.mode == "live" else None
+        if own is not None:
+            usual = tuple(own.scopes) if own.scopes is not None else usual
+            redirect_uri = own.redirect_uri or redirect_uri
+        scopes = wish.scopes if wish.scopes is not None else usual
+        redirect_uri = wish.redirect_uri or redirect_uri
         state, verifier = secrets.token_urlsafe(_STATE_BYTES), _verifier(spec)
-        redirect_uri = wish.redirect_uri or self._own_callback(spec.slug)
         digest = _digest(state)
         expires_at = parts.clock() + STATE_LIFE
         async with connection(parts.pool) as on:
@@ -168,7 +191,8 @@ class OAuth:
                 scopes=scopes,
                 verifier=sealed,
                 expires_at=expires_at,
-                vouched=wish.vouched,
+                terms=wish.terms,
+                client_id=app.client_id,
             )
             await put_state(on, digest, row)
         consent = Consent(app.client_id, redirect_uri, state, tuple(scopes), verifier)
@@ -179,14 +203,16 @@ class OAuth:
 
         Args:
             provider: From the callback's path.
-            answer: The query that the vendor sent: code and state, or error and state.
+            answer: The query that the vendor sent: code and state, or error and state; or ours,
+                once more: state and the chosen `account`.
 
         Returns:
             The connection or the error, and where the browser is to go with it.
         """
         return_url = None
         try:
-            state, digest = await self._find(answer.get("state", ""))
+            choosing = bool(answer.get("account"))
+            state, digest = await self._find(answer.get("state", ""), choosing=choosing)
             if state.owner.provider != provider:
                 raise _foreign("it belongs to another provider")
             return_url = state.return_url
@@ -196,64 +222,40 @@ class OAuth:
             return Landing(provider, None, error, return_url)
         return Landing(provider, made, None, return_url)
 
-    async def exchange(self, caller: Caller, code: str, state: str, user_id: str) -> Connection:
+    async def exchange(
+        self, caller: Caller, code: str, state: str, user_id: str, account_id: str | None = None
+    ) -> Connection:
         """Take over what came to the developer's own callback.
+
+        Args:
+            caller: Whose key it is.
+            code: The vendor's; not looked at where an account is chosen.
+            state: As given with the address.
+            user_id: For whom the consent was begun.
+            account_id: Which account of a grant that covers several.
 
         Raises:
             NotFound: `state_unknown`.
-            Conflict: `state_used`, `state_expired`, `exchange_refused`, `no_account`.
+            AccountChoice: The grant covers several accounts; come again with one's id.
+            Conflict: `state_used`, `state_expired`, `exchange_refused`, `no_account`,
+                `account_differs`, `scopes_missing`.
             Forbidden: `state_foreign`: another workspace's, mode's or user's state.
             DependencyDown: `vendor_unavailable`, `account_unknown`.
         """
-        row, digest = await self._find(state)
+        row, digest = await self._find(state, choosing=account_id is not None)
         if (row.owner.workspace, row.owner.mode) != (caller.workspace_id, caller.mode):
             raise _foreign("it was made with an API key of another workspace or mode")
         if row.owner.user_id != user_id:
             raise _foreign("it was made for another user_id")
-        return await self._finish(row, digest, {"code": code})
+        return await self._finish(row, digest, {"code": code, "account": account_id or ""})
 
-    async def store_grant(
-        self, owner: Owner, account: Account, held: Held, *, vouched: bool = True
-    ) -> Connection:
-        """Store a connection, or give the one of this owner and label its new credential.
-
-        Raises:
-            Conflict: `account_differs`: nobody vouched for the user, and another account is there.
-        """
-        parts = self._parts
-        account = replace(account, refresh_in_s=refresh_in_s(held, rng.random()))
-        async with connection(parts.pool) as on:
-            await lock_owner(on, owner)
-            present = await owned(on, owner)
-            if present is not None and not vouched and not _is_same(present, account):
-                raise Conflict(
-                    "Another account is connected for this user; only the developer's server can"
-                    " replace it (POST /api/v1/integrations/auth-url).",
-                    code="account_differs",
-                )
-            connection_id = present.id if present is not None else mint("conn")
-            sealed = await parts.sealer.seal_credential(
-                owner.workspace, connection_id, owner.user_id, held, on
-            )
-            if present is not None:
-                made = await reconnect(on, owner.workspace, connection_id, account, sealed)
-            else:
-                made = await insert(on, connection_id, owner, account, sealed)
-        parts.tokens.forget(made.id)
-        parts.tokens.forget_missing(owner.workspace, owner.provider)
-        _log.info(
-            "vault.connected",
-            workspace=owner.workspace,
-            connection=made.id,
-            provider=owner.provider,
-            again=present is not None,
-        )
-        return made
+    def _spec(self, slug: str) -> ProviderSpec:
+        return self._parts.catalogue.get(slug).connected_by("oauth2")
 
     def _own_callback(self, slug: str) -> str:
         return f"{self._parts.settings.gateway_url}/oauth/callback/{slug}"
 
-    async def _find(self, state: str) -> tuple[State, bytes]:
+    async def _find(self, state: str, *, choosing: bool) -> tuple[State, bytes]:
         digest = _digest(state)
         async with connection(self._parts.pool) as on:
             found = await look_at_state(on, digest) if state else None
@@ -263,7 +265,7 @@ class OAuth:
                 code="state_unknown",
             )
         row, used = found
-        if used:
+        if used and not (choosing and row.pending is not None):
             raise Conflict(
                 "This consent was used already; a code or state works once. Begin again with a new"
                 " address from auth-url.",
@@ -278,35 +280,102 @@ class OAuth:
         return row, digest
 
     async def _finish(self, state: State, digest: bytes, answer: Mapping[str, str]) -> Connection:
+        spec = self._spec(state.owner.provider)
+        if state.pending is not None:
+            return await self._chosen(spec, state, digest, answer.get("account", ""))
         async with connection(self._parts.pool) as on:
             if not await use_state(on, state.owner.workspace, digest):
                 raise Conflict("This consent was used already.", code="state_used")
-        spec = self._parts.catalogue.get(state.owner.provider)
         _raise_vendor_error(spec, answer)
-        app = await self._parts.apps.get(state.owner.workspace, spec, state.owner.mode)
-        granted = await self._exchange_code(spec, state, digest, app, answer["code"])
-        known, bad = self._sift(spec, state, granted.held.variables)
-        visit = Visit(
-            spec=spec,
-            mode=state.owner.mode,
-            settings=self._parts.settings,
-            app=app,
-            variables=known,
-            token=granted.held.access_token.reveal(),
-            refresh_token=None,
+        app = await self._parts.apps.get(
+            state.owner.workspace, spec, state.owner.mode, state.client_id
         )
-        whose = await look_up(self._parts.client, visit, granted)
-        more, bad_too = self._sift(spec, state, whose.variables)
-        self._check_account(spec, {**known, **more}, [*bad, *bad_too])
+        granted = await self._exchange_code(spec, state, digest, app, answer["code"])
+        state = replace(state, client_id=app.client_id)
+        _require_scopes(spec, state, granted.held)
+        known = self._accept(spec, state, state.variables, granted.held.variables)
+        visit = Visit(spec, state.owner.mode, self._parts.settings, app, known, granted.held)
+        found = await look_up(self._parts.client, visit, granted.answer)
+        whose = await self._choose(spec, state, digest, granted.held, known, found)
+        return await self._keep(spec, state, granted.held, known, whose)
+
+    async def _choose(
+        self,
+        spec: ProviderSpec,
+        state: State,
+        digest: bytes,
+        held: Held,
+        known: Mapping[str, str],
+        found: Sequence[Whose],
+    ) -> Whose:
+        """Take the only account, or the one that is connected; else keep the grant and ask.
+
+        Raises:
+            AccountChoice: Somebody has to choose.
+        """
+        if len(found) == 1:
+            return found[0]
+        present = await self._parts.keeper.present(state.owner, state.terms)
+        for whose in found:
+            if present is not None and whose.id == present.account_id:
+                return whose
+        choices = [
+            {"id": whose.id or str(place), "name": whose.name, "variables": dict(whose.variables)}
+            for place, whose in enumerate(found[:CHOICES_MAX])
+        ]
+        parts, workspace = self._parts, state.owner.workspace
+        kept = {
+            "held": to_stored(held).decode(),
+            "scopes": held.scopes,
+            "known": dict(known),
+            "client_id": state.client_id,
+        }
+        text = Secret(orjson.dumps(kept).decode())
+        async with connection(parts.pool) as on:
+            sealed = await parts.sealer.seal_text(workspace, _pending_field(digest), text, on)
+            until = parts.clock() + STATE_LIFE
+            await keep_pending(on, workspace, digest, sealed, choices, until)
+        raise AccountChoice(spec.name, choices)
+
+    async def _chosen(
+        self, spec: ProviderSpec, state: State, digest: bytes, account_id: str
+    ) -> Connection:
+        """Finish with one of the accounts that the grant covers."""
+        choice = next((item for item in state.choices if item["id"] == account_id), None)
+        if choice is None or state.pending is None:
+            raise AccountChoice(spec.name, state.choices)
+        parts, workspace = self._parts, state.owner.workspace
+        opened = await parts.sealer.open_text(workspace, _pending_field(digest), state.pending)
+        async with connection(parts.pool) as on:
+            if not await take_pending(on, workspace, digest):
+                raise Conflict("This consent was used already.", code="state_used")
+        kept = orjson.loads(opened.reveal())
+        held = from_stored(kept["held"].encode(), kept["scopes"])
+        whose = Whose(choice["id"], choice["name"], choice["variables"])
+        state = replace(state, client_id=kept["client_id"])
+        return await self._keep(spec, state, held, kept["known"], whose)
+
+    async def _keep(
+        self,
+        spec: ProviderSpec,
+        state: State,
+        held: Held,
+        known: Mapping[str, str],
+        whose: Whose,
+    ) -> Connection:
+        variables = self._accept(spec, state, known, whose.variables)
+        require_whole(spec, variables)
         account = Account(
             auth_kind="oauth2",
             account_id=whose.id,
             account_name=whose.name,
-            variables={**known, **more},
-            scopes=granted.held.scopes or tuple(state.scopes),
-            expires_at=granted.held.expires_at,
+            variables=variables,
+            scopes=held.scopes or tuple(state.scopes),
+            expires_at=held.expires_at,
+            asked_scopes=state.scopes,
+            client_id=state.client_id,
         )
-        return await self.store_grant(state.owner, account, granted.held, vouched=state.vouched)
+        return await self._parts.keeper.store(state.owner, account, held, state.terms)
 
     async def _exchange_code(
         self, spec: ProviderSpec, state: State, digest: bytes, app: App, code: str
@@ -327,75 +396,26 @@ class OAuth:
             raise _refused(spec, result)
         return result
 
-    def _sift(
-        self, spec: ProviderSpec, state: State, told: Mapping[str, str]
-    ) -> tuple[dict[str, str], list[str]]:
-        good, bad = sift_variables(spec, state.owner.mode, told, self._parts.settings)
-        return {**state.variables, **good}, bad
-
-    def _check_account(
-        self, spec: ProviderSpec, variables: Mapping[str, str], bad: list[str]
-    ) -> None:
-        needed = [
-            name
-            for name, variable in spec.auth.variables.items()
-            if variable.default is None and name not in variables and name not in bad
-        ]
-        if bad or needed:
-            names = ", ".join([*bad, *needed])
-            raise DependencyDown(
-                f"{spec.name} did not tell what is needed of the account ({names}), or something"
-                " that cannot be right; it was not connected.",
-                code="bad_account",
-            )
-
-
-def _is_same(present: Connection, account: Account) -> bool:
-    return present.account_id is not None and present.account_id == account.account_id
-
-
-def check_user_and_urls(
-    user_id: str, urls: Mapping[str, str | None], *, is_production: bool
-) -> list[Problem]:
-    """Check a developer's id of a customer, and addresses that browsers are to be sent to.
-
-    Args:
-        user_id: The id.
-        urls: By the name of their field; None: not given.
-        is_production: Then plain http is for localhost only.
-    """
-    problems = []
-    if not 0 < len(user_id) <= USER_ID_CHARS_MAX:
-        text = f"must have 1 to {USER_ID_CHARS_MAX} characters"
-        problems.append(Problem("user_id", text, "Give your own id of this customer.", "bad_value"))
-    for place, url in urls.items():
-        if url is not None and not _is_web_address(url, is_production=is_production):
-            mend = "Give an absolute https:// address without a fragment (http:// on localhost)."
-            problems.append(Problem(place, "is not an address we can send to", mend, "bad_url"))
-    return problems
+    def _accept(
+        self, spec: ProviderSpec, state: State, known: Mapping[str, str], told: Mapping[str, str]
+    ) -> dict[str, str]:
+        return accept_variables(spec, state.owner.mode, known, told, self._parts.settings)
 
 
 def _check(owner: Owner, wish: Wish, spec: ProviderSpec, *, is_production: bool) -> list[Problem]:
     problems = spec.auth.check_variables(wish.variables)
     urls = {"redirect_uri": wish.redirect_uri, "return_url": wish.return_url}
     problems += check_user_and_urls(owner.user_id, urls, is_production=is_production)
-    for scope in wish.scopes or ():
-        if not scope or any(character.isspace() for character in scope):
-            problems.append(Problem("scopes", f"{scope!r} is not a scope", "", "bad_value"))
-    return problems
+    return problems + check_scopes(wish.scopes)
 
 
-def _is_web_address(url: str, *, is_production: bool) -> bool:
-    try:
-        parts = urlsplit(url)
-        local = parts.hostname in _LOCAL
-    except ValueError:
-        return False
-    if len(url) > URL_CHARS_MAX or parts.fragment or "#" in url or "@" in parts.netloc:
-        return False
-    if any(c.isspace() or ord(c) < 0x20 or c == "\\" for c in url) or not parts.hostname:
-        return False
-    return parts.scheme == "https" or (parts.scheme == "http" and (local or not is_production))
+def check_scopes(scopes: Sequence[str] | None) -> list[Problem]:
+    """Name what cannot be a scope."""
+    return [
+        Problem("scopes", f"{scope!r} is not a scope", "", "bad_value")
+        for scope in scopes or ()
+        if not scope or any(character.isspace() for character in scope)
+    ]
 
 
 def _verifier(spec: ProviderSpec) -> str | None:
@@ -410,6 +430,24 @@ def _digest(state: str) -> bytes:
 
 def _verifier_field(digest: bytes) -> str:
     return f"verifier/{digest.hex()}"
+
+
+def _pending_field(digest: bytes) -> str:
+    return f"pending/{digest.hex()}"
+
+
+def _require_scopes(spec: ProviderSpec, state: State, held: Held) -> None:
+    """Refuse less than was asked for, where the developer said so.
+
+    The grant is not taken back: at some vendors that would end others of the same account.
+    """
+    missing = missing_scopes(state.scopes, held.scopes)
+    if missing and state.terms.require_all_scopes:
+        raise Conflict(
+            f"{spec.name} granted less than was asked for: {', '.join(missing)} is missing, so"
+            " nothing was connected. Begin again and allow everything.",
+            code="scopes_missing",
+        )
 
 
 def _foreign(why: str) -> Forbidden:

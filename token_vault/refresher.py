@@ -16,7 +16,7 @@ A vendor that cannot be reached never costs a connection its token.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -30,12 +30,21 @@ from schemas.settings import Settings
 from token_vault import endpoints
 from token_vault.account import Visit, revoke
 from token_vault.apps import Apps
-from token_vault.core.grants import Granted, Held, Refused, merged, refresh_request
+from token_vault.core.grants import (
+    Granted,
+    Held,
+    Refused,
+    client_app,
+    client_request,
+    merged,
+    refresh_request,
+)
 from token_vault.core.schedule import pause_s, refresh_in_s
 from token_vault.exchange import ask
 from token_vault.leases import Failure, Leases
 from token_vault.sealing import Sealer
 from token_vault.store import Account, Connection, ConnectionStore
+from token_vault.variables import sift_variables
 from wire.clock import rng
 
 # How long one waits for another process's refresh, and how often it looks: a lease of a process
@@ -142,7 +151,7 @@ class Refresher:
             NotFound: The connection was deleted meanwhile.
             SecretUnavailable: The credential cannot be opened.
         """
-        spec = self._catalogue.get(row.provider)
+        spec = self._spec(row)
         try:
             held = await self._sealer.open_credential(row)
             answer = await self._ask_twice(row, owner, spec, held)
@@ -192,6 +201,10 @@ class Refresher:
             sealed = await self._sealer.seal_credential(workspace, row.id, row.user_id, alone)
             await self.leases.prove(row, sealed)
 
+    def _spec(self, row: Connection) -> ProviderSpec:
+        """Give the provider, with the way in which this account is connected as its `auth`."""
+        return self._catalogue.get(row.provider).connected_by(row.auth_kind)
+
     async def _stored(self, row: Connection) -> Fresh:
         if row.state == "needs_reauth":
             raise needs_reauth(row, self._catalogue.get(row.provider).name)
@@ -213,9 +226,13 @@ class Refresher:
         return answer
 
     async def _ask(self, row: Connection, spec: ProviderSpec, held: Held) -> Granted | Refused:
+        if spec.auth.kind == "client_credentials":
+            url = endpoints.token_url(spec, row.mode, row.variables, self._settings)
+            request = client_request(spec.auth, client_app(held.fields))
+            return await ask(self._client, url, spec.auth, request, self._clock)
         if held.refresh_token is None or spec.auth.refresh == "none":
             return Refused("dead", "token_refused", "The token is no longer taken.")
-        app = await self._apps.get(row.workspace_id, spec, row.mode)
+        app = await self._apps.of_connection(row, spec)
         url = endpoints.refresh_url(spec, row.mode, row.variables, self._settings)
         request = refresh_request(spec.auth, app, held.refresh_token)
         return await ask(self._client, url, spec.auth, request, self._clock)
@@ -248,16 +265,9 @@ class Refresher:
         raise _deleted()
 
     async def _take_back(self, row: Connection, held: Held) -> None:
-        spec = self._catalogue.get(row.provider)
-        visit = Visit(
-            spec=spec,
-            mode=row.mode,
-            settings=self._settings,
-            app=await self._apps.get(row.workspace_id, spec, row.mode),
-            variables=row.variables,
-            token=held.access_token.reveal(),
-            refresh_token=held.refresh_token.reveal() if held.refresh_token else None,
-        )
+        spec = self._spec(row)
+        app = await self._apps.of_connection(row, spec)
+        visit = Visit(spec, row.mode, self._settings, app, row.variables, held)
         await revoke(self._client, visit)
 
     async def _failed(
@@ -316,33 +326,6 @@ def _lost(since: datetime, refused: Refused, spec: ProviderSpec) -> str:
         f"The answer to a refresh of {since:%Y-%m-%d %H:%M:%S} UTC was lost before it was stored,"
         f" and {spec.name} does not take the refresh token of before ({refused.code})."
     )
-
-
-def sift_variables(
-    spec: ProviderSpec, mode: str, variables: Mapping[str, str], settings: Settings
-) -> tuple[dict[str, str], list[str]]:
-    """Check what an answer says of the account: tokens go to hosts made of these.
-
-    Returns:
-        The good ones, and the names of those that this provider cannot mean.
-    """
-    good, bad = {}, []
-    for name, value in variables.items():
-        variable = spec.auth.variables.get(name)
-        checked = variable is not None and (variable.pattern is not None or _is_plain(value))
-        if (checked and variable is not None and variable.accepts(value)) or (
-            endpoints.is_own_host(value, spec, mode, settings)
-        ):
-            good[name] = value
-        else:
-            bad.append(name)
-    return good, bad
-
-
-def _is_plain(value: str) -> bool:
-    """Say whether a value can stand in a path without changing its way."""
-    allowed = value.replace("-", "").replace("_", "").replace(".", "")
-    return allowed.isascii() and allowed.isalnum() and len(value) <= 256
 
 
 def needs_reauth(row: Connection, name: str) -> Conflict:

@@ -5,168 +5,42 @@
     GET    /oauth/callback/{provider}                 the vendor sends the browser back
     …      /connect/…, …/connect-sessions             `token_vault.connect`
     POST   /api/v1/integrations/exchange              code and state of the developer's own callback
-    POST   /api/v1/workspaces/{ws}/connections        a bot token or API key
-    GET    /api/v1/workspaces/{ws}/connections[/id]
-    DELETE /api/v1/workspaces/{ws}/connections/{id}
+    …      /api/v1/workspaces/{ws}/connections…       `token_vault.connection_routes`
+    …      /api/v1/workspaces/{ws}/integrations/{provider}/credentials   `token_vault.app_routes`
 
 Errors are raised as `schemas.errors`; whoever mounts the router turns them into problems.
 """
 
-from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import RedirectResponse, Response
 
 from schemas.access import Authenticate, Caller, needs
 from schemas.errors import Forbidden, InvalidInput, NotFound, Problem
+from token_vault.app_routes import add_apps
 from token_vault.connect import pages
 from token_vault.connect.api import add_api
 from token_vault.connect.flow import Connect
 from token_vault.connect.pages import with_query
 from token_vault.connect.routes import ConnectPages
-from token_vault.oauth import USER_ID_CHARS_MAX, Landing, Offer, Wish
-from token_vault.store import PAGE_MAX, Connection, Owner
-from token_vault.vault import Vault, no_connection
+from token_vault.connection_routes import add_connections, show
+from token_vault.oauth import AccountChoice, Landing, Offer, Wish
+from token_vault.shapes import (
+    PROVIDER,
+    AuthUrlAnswer,
+    AuthUrlBody,
+    ConnectAnswer,
+    ConnectBody,
+    ConnectionAnswer,
+    ExchangeBody,
+)
+from token_vault.states import Terms
+from token_vault.store import Owner
+from token_vault.vault import Vault
 from wire.clock import now
 from wire.database import connection
-
-_SHORT: Final = Field(min_length=1, max_length=200)
-# States and codes; vendors' codes reach a few hundred characters.
-_OPAQUE: Final = Field(min_length=1, max_length=4_096)
-_VARIABLES_MAX: Final = 10
-_SCOPES_MAX: Final = 100
-_PROVIDER: Final = Field(min_length=1, max_length=64, examples=["slack"])
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class AuthUrlBody(_Body):
-    """Who is to connect what."""
-
-    workspace_id: Annotated[str, Field(max_length=64)] | None = None
-    provider: Annotated[str, _PROVIDER]
-    user_id: Annotated[str, Field(min_length=1, max_length=USER_ID_CHARS_MAX)] = Field(
-        description="Your own id of the customer who connects."
-    )
-    label: Annotated[str, Field(max_length=100)] = Field(
-        "", description="Tells several accounts of one provider and user apart."
-    )
-    variables: dict[str, Annotated[str, Field(max_length=500)]] = Field(
-        default_factory=dict,
-        max_length=_VARIABLES_MAX,
-        description="What the provider must know of the account first, such as the subdomain.",
-        examples=[{"subdomain": "acme"}],
-    )
-    redirect_uri: str | None = Field(
-        None, description="Your own callback; left out: ours, and the connection is made there."
-    )
-    return_url: str | None = Field(
-        None, description="Where our callback sends the browser in the end."
-    )
-    scopes: Annotated[list[Annotated[str, _SHORT]], Field(max_length=_SCOPES_MAX)] | None = Field(
-        None, description="Instead of the scopes that the provider's actions need."
-    )
-
-
-class ConnectBody(_Body):
-    """The same from a customer's browser."""
-
-    workspace_id: Annotated[str, Field(min_length=1, max_length=64)]
-    user_id: Annotated[str, Field(min_length=1, max_length=USER_ID_CHARS_MAX)]
-    mode: Annotated[str, Field(pattern="^(live|test)$")] = "live"
-    label: Annotated[str, Field(max_length=100)] = ""
-    variables: dict[str, Annotated[str, Field(max_length=500)]] = Field(
-        default_factory=dict, max_length=_VARIABLES_MAX
-    )
-    return_url: str | None = None
-
-
-class ExchangeBody(_Body):
-    """What came to the developer's own callback."""
-
-    code: Annotated[str, _OPAQUE]
-    state: Annotated[str, _OPAQUE]
-    user_id: Annotated[str, Field(min_length=1, max_length=USER_ID_CHARS_MAX)]
-
-
-class CredentialsBody(_Body):
-    """A credential that the customer pasted."""
-
-    provider: Annotated[str, _PROVIDER]
-    user_id: Annotated[str, Field(min_length=1, max_length=USER_ID_CHARS_MAX)]
-    label: Annotated[str, Field(max_length=100)] = ""
-    credentials: dict[str, Annotated[str, Field(max_length=10_000)]] = Field(
-        max_length=_VARIABLES_MAX, examples=[{"bot_token": "xoxb-…"}]
-    )
-
-
-class AuthUrlAnswer(BaseModel):
-    """Send the customer's browser to `url` before `expires_at`."""
-
-    url: str
-    state: str
-    expires_at: datetime
-
-
-class ConnectAnswer(BaseModel):
-    """Send the customer's browser to `authUrl`."""
-
-    authUrl: str  # noqa: N815 - the name that the client-side flow promises
-
-
-class ConnectionAnswer(BaseModel):
-    """One account of one end customer; never its credential."""
-
-    id: str
-    workspace_id: str
-    mode: str
-    provider: str
-    user_id: str
-    label: str
-    state: str
-    auth_kind: str
-    account_id: str | None
-    account_name: str | None
-    variables: dict[str, str]
-    scopes: list[str]
-    missing_scopes: list[str]
-    expires_at: datetime | None
-    last_refresh_at: datetime | None
-    last_error: dict[str, Any] | None
-    created_at: datetime
-    updated_at: datetime
-
-
-class ConnectionPage(BaseModel):
-    """Connections, newest first; give `next_cursor` as `cursor` for more."""
-
-    items: list[ConnectionAnswer]
-    next_cursor: str | None
-
-
-class DisconnectAnswer(BaseModel):
-    """A receipt: deleted here; `vendor` says `revoked`, `not_offered` or `failed`."""
-
-    id: str
-    deleted_at: datetime
-    vendor: str
-
-
-class ConnectionFilter(_Body):
-    """Which connections to list."""
-
-    provider: Annotated[str, _SHORT] | None = None
-    user_id: Annotated[str, Field(max_length=USER_ID_CHARS_MAX)] | None = None
-    state: Annotated[str, Field(pattern="^(active|refreshing|degraded|needs_reauth)$")] | None = (
-        None
-    )
-    cursor: Annotated[str, Field(pattern="^(conn_[0-9a-z]{26})?$")] = ""
-    limit: Annotated[int, Field(ge=1, le=PAGE_MAX - 1)] = 50
 
 
 def build_router(vault: Vault, authenticate: Authenticate) -> APIRouter:
@@ -187,7 +61,8 @@ def build_router(vault: Vault, authenticate: Authenticate) -> APIRouter:
     connect_pages.add_routes(router)
     _add_flows(router, vault, _caller)
     _add_callback(router, vault, connect_pages)
-    _add_connections(router, vault, _caller)
+    add_connections(router, vault, _caller)
+    add_apps(router, vault, _caller)
     return router
 
 
@@ -205,7 +80,8 @@ def _add_flows(router: APIRouter, vault: Vault, caller_of: Any) -> None:  # noqa
             caller.require(body.workspace_id)
         owner = Owner(caller.workspace_id, caller.mode, body.provider, body.user_id, body.label)
         scopes = tuple(body.scopes) if body.scopes is not None else None
-        wish = Wish(body.redirect_uri, body.return_url, body.variables, scopes)
+        terms = Terms(require_all_scopes=body.require_all_scopes)
+        wish = Wish(body.redirect_uri, body.return_url, body.variables, scopes, terms)
         offer = await vault.oauth.auth_url(owner, wish)
         return AuthUrlAnswer(url=offer.url, state=offer.state, expires_at=offer.expires_at)
 
@@ -215,7 +91,7 @@ def _add_flows(router: APIRouter, vault: Vault, caller_of: Any) -> None:  # noqa
         summary="Begin a consent from a browser",
         openapi_extra=needs("public"),
     )
-    async def connect(provider: Annotated[str, _PROVIDER], body: ConnectBody) -> ConnectAnswer:
+    async def connect(provider: Annotated[str, PROVIDER], body: ConnectBody) -> ConnectAnswer:
         offer = await _client_side(vault, provider, body)
         return ConnectAnswer(authUrl=offer.url)
 
@@ -228,7 +104,9 @@ def _add_flows(router: APIRouter, vault: Vault, caller_of: Any) -> None:  # noqa
     async def exchange(
         body: ExchangeBody, caller: Annotated[Caller, Depends(caller_of)]
     ) -> ConnectionAnswer:
-        made = await vault.oauth.exchange(caller, body.code, body.state, body.user_id)
+        made = await vault.oauth.exchange(
+            caller, body.code or "", body.state, body.user_id, body.account_id
+        )
         return show(vault, made)
 
 
@@ -236,107 +114,13 @@ def _add_callback(router: APIRouter, vault: Vault, connect_pages: ConnectPages) 
     @router.get(
         "/oauth/callback/{provider}", include_in_schema=False, openapi_extra=needs("public")
     )
-    async def callback(provider: Annotated[str, _PROVIDER], request: Request) -> Response:
+    async def callback(provider: Annotated[str, PROVIDER], request: Request) -> Response:
         shown = await connect_pages.callback(provider, request)
         if shown is not None:
             return shown
-        landing = await vault.oauth.callback(provider, dict(request.query_params))
-        return _land(vault, landing)
-
-
-def _add_connections(router: APIRouter, vault: Vault, caller_of: Any) -> None:  # noqa: ANN401
-    base = "/api/v1/workspaces/{workspace_id}/connections"
-
-    @router.post(
-        base,
-        status_code=201,
-        tags=["connections"],
-        summary="Connect with a bot token or API key",
-        openapi_extra=needs("connections:write"),
-    )
-    async def make(
-        workspace_id: str, body: CredentialsBody, caller: Annotated[Caller, Depends(caller_of)]
-    ) -> ConnectionAnswer:
-        workspace = caller.require(workspace_id)
-        owner = Owner(workspace, caller.mode, body.provider, body.user_id, body.label)
-        return show(vault, await vault.connect_with(owner, body.credentials))
-
-    @router.get(
-        base,
-        tags=["connections"],
-        summary="List connections",
-        openapi_extra=needs("connections:read"),
-    )
-    async def page(
-        workspace_id: str,
-        caller: Annotated[Caller, Depends(caller_of)],
-        wanted: Annotated[ConnectionFilter, Query()],
-    ) -> ConnectionPage:
-        filters = {
-            "provider": wanted.provider,
-            "user_id": wanted.user_id,
-            "state": wanted.state,
-        }
-        rows = await vault.store.page(
-            caller.require(workspace_id), caller.mode, filters, wanted.cursor, wanted.limit + 1
-        )
-        shown = rows[: wanted.limit]
-        return ConnectionPage(
-            items=[show(vault, row) for row in shown],
-            next_cursor=shown[-1].id if len(rows) > wanted.limit else None,
-        )
-
-    @router.get(
-        base + "/{connection_id}",
-        tags=["connections"],
-        summary="Get a connection",
-        openapi_extra=needs("connections:read"),
-    )
-    async def get(
-        workspace_id: str, connection_id: str, caller: Annotated[Caller, Depends(caller_of)]
-    ) -> ConnectionAnswer:
-        row = await vault.store.get(caller.require(workspace_id), connection_id)
-        if row is None or row.mode != caller.mode:
-            raise no_connection(connection_id)
-        return show(vault, row)
-
-    @router.delete(
-        base + "/{connection_id}",
-        tags=["connections"],
-        summary="Delete a connection and revoke it at the vendor",
-        openapi_extra=needs("connections:write"),
-    )
-    async def delete(
-        workspace_id: str, connection_id: str, caller: Annotated[Caller, Depends(caller_of)]
-    ) -> DisconnectAnswer:
-        workspace = caller.require(workspace_id)
-        outcome = await vault.disconnect(workspace, caller.mode, connection_id)
-        return DisconnectAnswer(id=connection_id, deleted_at=now(), vendor=outcome)
-
-
-def show(vault: Vault, row: Connection) -> ConnectionAnswer:
-    """Give what may be seen of a connection."""
-    leased = row.lease_until is not None and row.lease_until > now()
-    return ConnectionAnswer(
-        id=row.id,
-        workspace_id=row.workspace_id,
-        mode=row.mode,
-        provider=row.provider,
-        user_id=row.user_id,
-        label=row.label,
-        state="refreshing" if leased and row.state != "needs_reauth" else row.state,
-        auth_kind=row.auth_kind,
-        account_id=row.account_id,
-        account_name=row.account_name,
-        variables=dict(row.variables),
-        scopes=list(row.scopes),
-        missing_scopes=list(vault.missing_scopes(row)),
-        expires_at=row.expires_at,
-        last_refresh_at=row.last_refresh_at,
-        last_error=dict(row.last_error) if row.last_error is not None else None,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
+        answer = dict(request.query_params)
+        landing = await vault.oauth.callback(provider, answer)
+        return _land(vault, landing, answer.get("state", ""))
 
 
 async def _client_side(vault: Vault, provider: str, body: ConnectBody) -> Offer:
@@ -364,16 +148,19 @@ async def _client_side(vault: Vault, provider: str, body: ConnectBody) -> Offer:
         )
         raise InvalidInput(f"return_url {problem.message}.", problems=[problem])
     owner = Owner(body.workspace_id, body.mode, provider, body.user_id, body.label)
-    wish = Wish(return_url=body.return_url, variables=body.variables, vouched=False)
+    terms = Terms(vouched=False)
+    wish = Wish(return_url=body.return_url, variables=body.variables, terms=terms)
     return await vault.oauth.auth_url(owner, wish)
 
 
-def _land(vault: Vault, landing: Landing) -> Response:
+def _land(vault: Vault, landing: Landing, state: str) -> Response:
     try:
         name = vault.catalogue.get(landing.provider).name
     except NotFound:
         name = "The account"
     made, error = landing.connection, landing.error
+    if isinstance(error, AccountChoice):
+        return pages.choose(name, landing.provider, state, error.choices)
     if landing.return_url is not None:
         told = {"provider": landing.provider}
         if made is not None:

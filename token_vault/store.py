@@ -1,4 +1,4 @@
-"""Rows of `connections` and `oauth_states`; every query names its workspace.
+"""Rows of `connections`; every query names its workspace.
 
 The credential is bytes here, sealed before it comes and opened after it leaves. Each change of
 `state` is noted in the transaction that makes it (`token_vault.changes`). Refreshing has its own
@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
+from schemas.errors import Conflict
 from token_vault.changes import Change, note
 from wire.database import Pool, connection
 
@@ -24,7 +25,8 @@ PAGE_MAX: Final = 200
 _COLUMNS: Final = (
     "id, workspace_id, mode, provider, user_id, label, state, auth_kind, account_id, account_name,"
     " variables, scopes, credential, credential_version, expires_at, lease_until, last_refresh_at,"
-    " last_error, created_at, updated_at, refresh_failures, unsettled_since, proven_version"
+    " last_error, created_at, updated_at, refresh_failures, unsettled_since, proven_version,"
+    " asked_scopes, client_id"
 )
 _OF_C: Final = ", ".join(f"c.{name}" for name in _COLUMNS.split(", "))
 
@@ -43,6 +45,8 @@ class Connection:
         refresh_failures: In a row.
         unsettled_since: Since when a refresh was under way whose answer nobody stored.
         proven_version: The newest version that the vendor was seen to accept.
+        asked_scopes: What the consent asked for; `scopes` is what was granted.
+        client_id: The OAuth app that it was made with.
     """
 
     id: str
@@ -68,6 +72,8 @@ class Connection:
     refresh_failures: int
     unsettled_since: datetime | None
     proven_version: int | None
+    asked_scopes: Sequence[str]
+    client_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +102,8 @@ class Account:
     scopes: Sequence[str]
     expires_at: datetime | None
     refresh_in_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """A consent under way.
-
-    Attributes:
-        vouched: The developer's key began it; else a browser did, and anybody may say any user.
-    """
-
-    owner: Owner
-    redirect_uri: str
-    return_url: str | None
-    variables: Mapping[str, str]
-    scopes: Sequence[str]
-    verifier: bytes | None = field(repr=False)
-    expires_at: datetime
-    vouched: bool
+    asked_scopes: Sequence[str] = ()
+    client_id: str | None = None
 
 
 def _select(where: str) -> str:
@@ -151,6 +141,28 @@ async def owned(on: Borrowed, owner: Owner) -> Connection | None:
     return _one(await cursor.fetchone())
 
 
+async def by_id(on: Borrowed, workspace: str, connection_id: str) -> Connection | None:
+    """Find a connection by its id, and keep others from changing it in this transaction."""
+    cursor = await on.execute(_select("id = %s FOR UPDATE"), (workspace, connection_id))
+    return _one(await cursor.fetchone())
+
+
+async def shared(on: Borrowed, row: Connection) -> bool:
+    """Say whether another connection is of the same account and app.
+
+    In live mode of whatever workspace: the platform's app is everybody's. In test mode the accounts
+    are the sandbox's, which all workspaces share without meaning the same.
+    """
+    cursor = await on.execute(
+        "SELECT EXISTS (SELECT FROM connections WHERE mode = %s AND provider = %s"
+        " AND account_id = %s AND client_id IS NOT DISTINCT FROM %s AND id <> %s"
+        " AND (mode = 'live' OR workspace_id = %s))",
+        (row.mode, row.provider, row.account_id, row.client_id, row.id, row.workspace_id),
+    )
+    found = await cursor.fetchone()
+    return found is not None and bool(found[0])
+
+
 async def insert(
     on: Borrowed, connection_id: str, owner: Owner, account: Account, credential: bytes
 ) -> Connection:
@@ -159,15 +171,16 @@ async def insert(
         _returning(
             "INSERT INTO connections (id, workspace_id, mode, provider, user_id, label, state,"
             " auth_kind, account_id, account_name, variables, scopes, credential,"
-            " credential_version, expires_at, refresh_at)"
+            " credential_version, expires_at, refresh_at, asked_scopes, client_id)"
             " VALUES (%s, %s, %s, %s, %s, %s, 'active', %s, %s, %s, %s, %s, %s, 1, %s,"
-            " now() + make_interval(secs => %s))"
+            " now() + make_interval(secs => %s), %s, %s)"
         ),
         (
             *(connection_id, owner.workspace, owner.mode, owner.provider, owner.user_id),
             *(owner.label, account.auth_kind, account.account_id, account.account_name),
             *(Jsonb(dict(account.variables)), list(account.scopes), credential),
             *(account.expires_at, account.refresh_in_s),
+            *(list(account.asked_scopes), account.client_id),
         ),
     )
     made = _sure(await cursor.fetchone())
@@ -186,12 +199,14 @@ async def reconnect(
             " scopes = %s, credential = %s, expires_at = %s,"
             " credential_version = c.credential_version + 1, lease_owner = NULL,"
             " lease_until = NULL, last_error = NULL, refresh_failures = 0, unsettled_since = NULL,"
-            " refresh_at = now() + make_interval(secs => %s), updated_at = now()",
+            " refresh_at = now() + make_interval(secs => %s), asked_scopes = %s, client_id = %s,"
+            " updated_at = now()",
         ),
         (
             *(workspace, connection_id, account.auth_kind, account.account_id),
             *(account.account_name, Jsonb(dict(account.variables)), list(account.scopes)),
             *(credential, account.expires_at, account.refresh_in_s),
+            *(list(account.asked_scopes), account.client_id),
         ),
     )
     before, made = with_before(await cursor.fetchone())
@@ -256,6 +271,33 @@ class ConnectionStore:
             )
             return [_sure(row) for row in await cursor.fetchall()]
 
+    async def label(self, workspace: str, connection_id: str, label: str) -> Connection | None:
+        """Give a connection another label; None where it is not there.
+
+        Raises:
+            Conflict: `label_taken`: the user has one of this provider under this label.
+        """
+        async with connection(self.pool) as on:
+            row = await by_id(on, workspace, connection_id)
+            if row is None:
+                return None
+            owner = Owner(workspace, row.mode, row.provider, row.user_id, label)
+            await lock_owner(on, owner)
+            present = await owned(on, owner)
+            if present is not None and present.id != connection_id:
+                raise Conflict(
+                    f"The connection {present.id} of this user and provider has this label.",
+                    code="label_taken",
+                )
+            cursor = await on.execute(
+                _returning(
+                    "UPDATE connections SET label = %s, updated_at = now()"
+                    " WHERE workspace_id = %s AND id = %s"
+                ),
+                (label, workspace, connection_id),
+            )
+            return _one(await cursor.fetchone())
+
     async def delete(self, workspace: str, connection_id: str) -> Connection | None:
         """Delete a connection and give what it was."""
         async with connection(self.pool) as on:
@@ -267,62 +309,6 @@ class ConnectionStore:
             if gone is not None:
                 await note(on, gone, Change(gone.state, "revoked", "deleted"))
             return gone
-
-
-async def put_state(on: Borrowed, digest: bytes, state: State) -> None:
-    """Store a consent under way, and forget those that ended a day ago."""
-    owner = state.owner
-    await on.execute(
-        "DELETE FROM oauth_states"
-        " WHERE workspace_id = %s AND expires_at < now() - interval '1 day'",
-        (owner.workspace,),
-    )
-    await on.execute(
-        "INSERT INTO oauth_states (digest, workspace_id, mode, provider, user_id, label,"
-        " redirect_uri, return_url, variables, scopes, verifier, expires_at, vouched)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        (
-            *(digest, owner.workspace, owner.mode, owner.provider, owner.user_id, owner.label),
-            *(state.redirect_uri, state.return_url, Jsonb(dict(state.variables))),
-            *(list(state.scopes), state.verifier, state.expires_at, state.vouched),
-        ),
-    )
-
-
-async def look_at_state(on: Borrowed, digest: bytes) -> tuple[State, bool] | None:
-    """Find a consent by its state's digest and say whether it was used.
-
-    The state is 256 random bits that only its workspace was given: it names the workspace.
-    """
-    cursor = await on.execute(
-        "SELECT workspace_id, mode, provider, user_id, label, redirect_uri, return_url, variables,"
-        " scopes, verifier, expires_at, vouched, used_at FROM oauth_states WHERE digest = %s",
-        (digest,),
-    )
-    row = await cursor.fetchone()
-    if row is None:
-        return None
-    state = State(
-        owner=Owner(*row[0:5]),
-        redirect_uri=row[5],
-        return_url=row[6],
-        variables=row[7],
-        scopes=row[8],
-        verifier=bytes(row[9]) if row[9] is not None else None,
-        expires_at=row[10],
-        vouched=row[11],
-    )
-    return state, row[12] is not None
-
-
-async def use_state(on: Borrowed, workspace: str, digest: bytes) -> bool:
-    """Use a state up; False where somebody else just did."""
-    cursor = await on.execute(
-        "UPDATE oauth_states SET used_at = now()"
-        " WHERE digest = %s AND workspace_id = %s AND used_at IS NULL",
-        (digest, workspace),
-    )
-    return cursor.rowcount == 1
 
 
 def with_before(row: TupleRow | None) -> tuple[str, Connection]:

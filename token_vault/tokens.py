@@ -25,6 +25,7 @@ from schemas.provider import Catalogue
 from schemas.settings import Secret, Settings
 from token_vault.apps import Apps
 from token_vault.core.grants import Held, due_at
+from token_vault.core.headers import Proof, proof_of, roots_of
 from token_vault.refresher import Refresher, needs_reauth
 from token_vault.sealing import Sealer
 from token_vault.store import Connection, ConnectionStore
@@ -43,7 +44,7 @@ class Credential:
     """What a call to a vendor needs of a connection.
 
     Attributes:
-        header_name, header_value: The header that carries the token.
+        proof: What shows the vendor who calls: a header or a signature.
         variables: Of the account, for URLs: subdomain, instance_url, cloudid.
         version: Of the credential; a refresh gives a higher one.
         proven: Whether the vendor was seen to take it, or nothing hangs on that.
@@ -53,12 +54,16 @@ class Credential:
     connection_id: str
     provider: str
     mode: str
-    header_name: str
-    header_value: Secret
+    proof: Proof
     variables: Mapping[str, str]
     version: int
     due_at: datetime | None = field(default=None, compare=False)
     proven: bool = field(default=True, compare=False)
+
+    @property
+    def header_value(self) -> Secret:
+        """The value of the header that carries the token; empty where requests are signed."""
+        return self.proof.value
 
 
 _Key = tuple[str, str, str, str | None, str | None]
@@ -236,18 +241,15 @@ class TokenSource:
         return self._shown(row, await self._sealer.open_credential(row))
 
     def _shown(self, row: Connection, held: Held) -> Credential:
-        spec = self._catalogue.get(row.provider)
-        variables = spec.connection(row.variables)
-        name, template = spec.auth.token_header
-        value = template.text({"token": held.access_token.reveal(), "connection": variables})
+        spec = self._catalogue.get(row.provider).connected_by(row.auth_kind)
+        roots = roots_of(spec, held.access_token.reveal(), held.fields, row.variables)
         return Credential(
             workspace_id=row.workspace_id,
             connection_id=row.id,
             provider=row.provider,
             mode=row.mode,
-            header_name=name,
-            header_value=Secret(value),
-            variables=variables,
+            proof=proof_of(spec.auth, roots),
+            variables=roots["connection"],
             version=row.credential_version,
             due_at=due_at(held),
             proven=held.previous is None,

@@ -3,41 +3,61 @@
 Vault.open    from settings and a pool; refuses to start without a root key
 .tokens       credentials for executors (`token_vault.tokens.TokenSource`)
 .oauth        consent flows (`token_vault.oauth.OAuth`)
+.entered      credentials that customers enter (`token_vault.entered.Entered`)
+.apps         OAuth apps, the workspaces' own and the platform's (`token_vault.apps.Apps`)
 .store        connections as rows
 .audit        who was given a credential (`token_vault.audit.AccessLog`)
 .seal_text, .open_text, .webhook_secrets    a workspace's own secrets
 """
 
 import base64
-from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 import httpx
 import structlog
 
-from schemas.errors import InvalidInput, NotFound, Problem
-from schemas.provider import Catalogue, ProviderSpec, load_catalogue
+from schemas.errors import NeighbourhoodError, NotFound
+from schemas.provider import Catalogue, load_catalogue
 from schemas.settings import Secret, Settings
 from token_vault.account import Visit, revoke
 from token_vault.apps import Apps
 from token_vault.audit import AccessLog
 from token_vault.core.envelope import Place
-from token_vault.core.grants import Held, missing_scopes
+from token_vault.core.grants import missing_scopes
+from token_vault.entered import Entered
+from token_vault.keeper import Keeper, no_connection
 from token_vault.keys import Borrowed, KeyRing
 from token_vault.oauth import OAuth, Parts
 from token_vault.root import KeyProvider, check_root, open_provider, prove
 from token_vault.sealing import Sealer
-from token_vault.store import Account, Connection, ConnectionStore, Owner
+from token_vault.store import Connection, ConnectionStore, shared
 from token_vault.tokens import TokenSource
 from wire.clock import now
 from wire.database import Pool, connection
 from wire.http import allowed_by, open_client
 
 WEBHOOK_SECRET: Final = "webhook_secret"  # noqa: S105 - the name of a field
-# A pasted token is longer than this by mistake only.
-PASTED_CHARS_MAX: Final = 8_192
 _log = structlog.get_logger("vault")
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a connection that was deleted.
+
+    Attributes:
+        connection: As it was.
+        vendor: `revoked`, `not_offered` (the vendor has no such call, or what was entered is to be
+            ended there by hand), `in_use` (the vendor would end another connection of the same
+            account with it) or `failed`; it is deleted here all the same.
+        revoked_at: When the vendor confirmed it.
+    """
+
+    connection: Connection
+    deleted_at: datetime
+    vendor: str
+    revoked_at: datetime | None
 
 
 class Vault:
@@ -57,16 +77,17 @@ class Vault:
         self.keys = KeyRing(provider, pool)
         self.sealer = Sealer(self.keys)
         self.store = ConnectionStore(pool)
-        self.apps = Apps(settings)
+        self.apps = Apps(settings, pool, self.sealer)
         self.audit = AccessLog(pool)
         self._client = client
         self._root = provider
         self.tokens = TokenSource(
             settings, catalogue, self.store, self.sealer, client, self.apps, now
         )
-        self.oauth = OAuth(
-            Parts(settings, catalogue, pool, self.sealer, self.tokens, client, self.apps, now)
-        )
+        keeper = Keeper(pool, self.sealer, self.tokens)
+        parts = Parts(settings, catalogue, pool, self.sealer, keeper, client, self.apps, now)
+        self.oauth = OAuth(parts)
+        self.entered = Entered(parts)
 
     @classmethod
     async def open(
@@ -161,35 +182,8 @@ class Vault:
                 if _is_live(item.get("expires_at"))
             ]
 
-    async def connect_with(self, owner: Owner, fields: Mapping[str, str]) -> Connection:
-        """Store a credential that the customer pasted: a bot token or an API key.
-
-        Args:
-            owner: Whose.
-            fields: By the names that the provider declares.
-
-        Raises:
-            InvalidInput: The provider takes none, or fields are missing or unknown.
-        """
-        spec = self.catalogue.get(owner.provider)
-        token = _pasted(spec, fields)
-        held = Held(Secret(token), None, now(), None)
-        account = Account(
-            auth_kind="api_key",
-            account_id=None,
-            account_name=None,
-            variables={},
-            scopes=(),
-            expires_at=None,
-        )
-        return await self.oauth.store_grant(owner, account, held)
-
-    async def disconnect(self, workspace: str, mode: str, connection_id: str) -> str:
+    async def disconnect(self, workspace: str, mode: str, connection_id: str) -> Receipt:
         """Delete a connection and take its grant back at the vendor.
-
-        Returns:
-            `revoked`, `not_offered` (the vendor has no such call) or `failed` (it is deleted here
-            all the same).
 
         Raises:
             NotFound: There is none of this id in this workspace and mode.
@@ -202,67 +196,35 @@ class Vault:
         self.tokens.forget(connection_id)
         if deleted is None:
             raise no_connection(connection_id)
+        deleted_at = now()
         outcome = await self._revoke(deleted)
         _log.info(
             "vault.disconnected", workspace=workspace, connection=connection_id, vendor=outcome
         )
-        return outcome
+        return Receipt(deleted, deleted_at, outcome, now() if outcome == "revoked" else None)
 
     async def _revoke(self, row: Connection) -> str:
-        spec = self.catalogue.get(row.provider)
-        if spec.auth.revoke is None or row.auth_kind != "oauth2":
+        spec = self.catalogue.get(row.provider).connected_by(row.auth_kind)
+        if spec.auth.revoke is None or spec.auth.credentials:
             return "not_offered"
-        held = await self.sealer.open_credential(row)
-        app = None
-        if spec.auth.revoke.client_auth != "none":
-            app = await self.apps.get(row.workspace_id, spec, row.mode)
-        visit = Visit(
-            spec=spec,
-            mode=row.mode,
-            settings=self.settings,
-            app=app,
-            variables=row.variables,
-            token=held.access_token.reveal(),
-            refresh_token=held.refresh_token.reveal() if held.refresh_token else None,
-        )
+        if spec.auth.revoke_ends == "account":
+            async with connection(self.pool) as on:
+                if await shared(on, row):
+                    return "in_use"
+        try:
+            held = await self.sealer.open_credential(row)
+            app = None
+            if spec.auth.revoke.client_auth != "none":
+                app = await self.apps.of_connection(row, spec)
+        except NeighbourhoodError as error:  # it is deleted: what is left is to say so
+            _log.warning("vault.not_revoked", connection=row.id, code=error.code)
+            return "failed"
+        visit = Visit(spec, row.mode, self.settings, app, row.variables, held)
         return await revoke(self._client, visit)
 
     def missing_scopes(self, row: Connection) -> tuple[str, ...]:
-        """Name what the provider's actions need and this connection was not granted."""
-        if row.auth_kind != "oauth2":
-            return ()
-        return missing_scopes(self.catalogue.get(row.provider).auth.default_scopes, row.scopes)
-
-
-def no_connection(connection_id: str) -> NotFound:
-    """Say that there is no such connection."""
-    return NotFound(f"There is no connection {connection_id[:64]!r}.", code="connection_not_found")
-
-
-def _pasted(spec: ProviderSpec, fields: Mapping[str, str]) -> str:
-    declared = spec.auth.credentials
-    if len(declared) != 1:
-        raise InvalidInput(
-            f"{spec.name} is connected by OAuth; call POST /api/v1/integrations/auth-url.",
-            code="credentials_not_taken",
-        )
-    name = declared[0].name
-    problems = [
-        Problem(f"credentials.{field}", "is not a known field", f"Give {name}.", "unknown_field")
-        for field in fields
-        if field != name
-    ]
-    value = fields.get(name, "").strip()
-    if not value:
-        problems.append(Problem(f"credentials.{name}", "is missing", declared[0].help, "missing"))
-    elif len(value) > PASTED_CHARS_MAX or not value.isascii() or not value.isprintable():
-        problems.append(
-            Problem(f"credentials.{name}", "cannot be a token", declared[0].help, "bad_value")
-        )
-    if problems:
-        first = problems[0]
-        raise InvalidInput(f"{first.place} {first.message}.", problems=problems)
-    return value
+        """Name what was asked for and not granted."""
+        return missing_scopes(row.asked_scopes, row.scopes)
 
 
 def _is_live(expires_at: str | None) -> bool:

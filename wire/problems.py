@@ -24,7 +24,6 @@ from starlette.responses import Response
 
 from schemas.errors import (
     DependencyDown,
-    InvalidInput,
     NeighbourhoodError,
     Problem,
     RateLimited,
@@ -96,7 +95,7 @@ def answer(error: NeighbourhoodError) -> Response:
             reason=error.public,
             detail=error.detail,
         )
-    problems = error.problems if isinstance(error, InvalidInput) else ()
+    problems = error.problems
     return problem(
         error.status,
         error.code,

@@ -41,7 +41,16 @@ class CredentialField(BaseModel):
 
     name: str = Field(examples=["bot_token"])
     secret: bool
+    required: bool
+    pattern: str | None
     help: str
+
+
+class CredentialWay(BaseModel):
+    """A way to connect with what the customer enters: `kind` and fields go to `…/connections`."""
+
+    kind: str = Field(examples=["bot_token"])
+    fields: list[CredentialField]
 
 
 class AuthShape(BaseModel):
@@ -73,7 +82,7 @@ class IntegrationShape(BaseModel):
     notes: list[str]
     auth: AuthShape
     connect: list[ConnectField]
-    credentials: list[CredentialField]
+    credentials: list[CredentialWay]
     limits: list[LimitShape]
     actions: list[ActionShape]
 
@@ -153,8 +162,20 @@ def _shape(spec: ProviderSpec) -> IntegrationShape:
             if variable.source == "customer"
         ],
         credentials=[
-            CredentialField(name=item.name, secret=item.secret, help=item.help)
-            for item in spec.auth.credentials
+            CredentialWay(
+                kind=way.kind,
+                fields=[
+                    CredentialField(
+                        name=item.name,
+                        secret=item.secret,
+                        required=item.required,
+                        pattern=item.pattern,
+                        help=item.help,
+                    )
+                    for item in way.credentials
+                ],
+            )
+            for way in spec.auth.entered
         ],
         limits=[
             LimitShape(

@@ -33,7 +33,7 @@ from schemas.settings import Settings
 from token_vault import endpoints
 from token_vault.tokens import Credential
 from wire.calls import Calls
-from wire.clock import now_us, rng
+from wire.clock import now, now_us, rng
 from wire.http import map_http_failure
 from wire.redact import bytes_without
 from wire.telemetry import CALL_SECONDS
@@ -239,7 +239,7 @@ class Driver:
             headers["traceparent"] = trip.traceparent
         trip.request = _told(request, url)
         if request.with_token:
-            headers[credential.header_name] = credential.header_value.reveal()
+            headers |= credential.proof.headers(request.method, url, headers, body, now())
         answer = await self._calls.send(request.method, url, headers, body)
         received = now_us() / 1_000_000
         # A vendor may repeat the token it was given, and answers go onto the log.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nhood.sandbox import likeness, mime, paging
+from nhood.sandbox import entered, likeness, mime, paging
 from nhood.sandbox.grants import Grant
 from nhood.sandbox.plan import Plan, dig
 from nhood.sandbox.records import Account, Record
@@ -19,9 +19,6 @@ from nhood.sandbox.wire_in import Answer, Incoming, json_answer
 from schemas.expression import ABSENT
 
 REPLAYS_MAX: Final = 10_000
-# The token that stands for one a customer pastes: it opens an account of its own at every vendor.
-PASTED_TOKEN: Final = "sandbox_token"  # noqa: S105 - opens nothing but the sandbox
-_PASTED: Final = "pasted"
 
 
 @dataclass(slots=True)
@@ -64,11 +61,12 @@ def token_of(vendor: Vendor, incoming: Incoming) -> str | None:
 
 def who(world: World, vendor: Vendor, incoming: Incoming) -> tuple[str, Grant | None] | None:
     """Find the account that a request's token opens; None where it opens none."""
+    key = entered.account_of(vendor, incoming)
+    if key is not None:
+        return key, None
     token = token_of(vendor, incoming)
     if token is None:
         return None
-    if token == PASTED_TOKEN:
-        return _PASTED, None
     grant = world.grants.find_access(token)
     if grant is None or grant.slug != vendor.spec.slug:
         return None

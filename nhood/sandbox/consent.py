@@ -13,12 +13,14 @@ import binascii
 import hashlib
 import hmac
 import re
+import secrets
 from collections.abc import Mapping
 from html import escape
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit, urlunsplit
 
 from nhood.sandbox.acting import token_of, who
+from nhood.sandbox.entered import client_of
 from nhood.sandbox.grants import CODE_LIFE_S, Code, Tokens
 from nhood.sandbox.vendor import Vendor, World
 from nhood.sandbox.wire_in import HTML, Answer, Incoming, json_answer
@@ -171,12 +173,13 @@ def token(world: World, vendor: Vendor, incoming: Incoming) -> Answer:
     if not isinstance(data, dict):
         return _error(vendor, "invalid_request", "The body cannot be read")
     asked = {name: str(value) for name, value in data.items()}
+    kind = asked.get("grant_type")
+    if kind == "client_credentials":
+        return _own(world, vendor, incoming)
     if not _is_client(vendor, incoming, asked):
         return _error(vendor, "invalid_client", "Client authentication failed", 401)
-    if asked.get("grant_type") == "authorization_code":
-        return _exchange(world, vendor, asked)
-    if asked.get("grant_type") == "refresh_token":
-        return _renew(world, vendor, asked)
+    if kind in _GRANTS:
+        return _GRANTS[kind](world, vendor, asked)
     return _error(vendor, "unsupported_grant_type", "grant_type is not supported")
 
 
@@ -199,6 +202,26 @@ def _exchange(world: World, vendor: Vendor, asked: Mapping[str, str]) -> Answer:
     return json_answer(200, _token_body(world, vendor, tokens, first=True), _NO_STORE)
 
 
+def _own(world: World, vendor: Vendor, incoming: Incoming) -> Answer:
+    """Give a client a token of its own (RFC 6749 §4.4): no refresh token comes with it."""
+    found = client_of(vendor, incoming)
+    if found is None:
+        return _error(vendor, "invalid_client", "Client authentication failed", 401)
+    way, key = found
+    slug, scopes = vendor.spec.slug, way.default_scopes
+    consent = Code(slug, key, "", scopes, None, world.clock() + CODE_LIFE_S)
+    text = secrets.token_urlsafe(24)
+    life = way.access_token_seconds
+    tokens = world.grants.issue(text, consent, vendor.sheet.prefix, life, refresh=False)
+    said = {
+        "access_token": tokens.access,
+        "expires_in": life,
+        "scope": way.scope_separator.join(scopes),
+    }
+    body = {name: value for name, value in said.items() if value is not None}
+    return json_answer(200, {"token_type": "Bearer", **body}, _NO_STORE)
+
+
 def _renew(world: World, vendor: Vendor, asked: Mapping[str, str]) -> Answer:
     auth = vendor.spec.auth
     found = world.grants.find_refresh(asked.get("refresh_token", ""))
@@ -216,6 +239,7 @@ def _renew(world: World, vendor: Vendor, asked: Mapping[str, str]) -> Answer:
     return json_answer(200, _token_body(world, vendor, tokens, first=False), _NO_STORE)
 
 
+_GRANTS: Final = {"authorization_code": _exchange, "refresh_token": _renew}
 _NO_STORE: Final = {"cache-control": "no-store", "pragma": "no-cache"}
 
 

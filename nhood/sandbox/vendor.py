@@ -142,8 +142,11 @@ def _add_auth(vendor: Vendor) -> None:
         parts.append(("POST", auth.refresh_url, "token"))
     if auth.revoke is not None:
         parts.append((auth.revoke.method, auth.revoke.url, "revoke"))
-    if auth.account is not None and auth.account.request is not None:
-        parts.append((auth.account.request.method, auth.account.request.url, "account"))
+    for way in auth.ways:
+        if way.account is not None and way.account.request is not None:
+            parts.append((way.account.request.method, way.account.request.url, "account"))
+        if way.kind == "client_credentials":
+            parts.append(("POST", way.token_url, "token"))
     for method, template, part in parts:
         if template is not None:
             vendor.add(method, template.source, Route(part))

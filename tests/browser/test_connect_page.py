@@ -84,7 +84,7 @@ def test_every_page_fits_and_looks_well(product, workspace, person, request, hom
     expect(_heading(person)).to_have_text("Zendesk is not connected")
     person.shoot(f"{way}-4-denied")
     page.get_by_role("link", name="Try again").click()
-    page.get_by_role("link", name="Use an API key instead").click()
+    page.get_by_role("link", name="Use a bot token instead").click()
     person.shoot(f"{way}-5-key")
     page.go_back()
     page.get_by_label("Subdomain").fill("acme")
@@ -197,7 +197,7 @@ def test_whole_flow_goes_by_keyboard(workspace, person):
 def test_pasted_key_is_hidden_while_typed_and_connects(workspace, person):
     page = person.page
     page.goto(_link(workspace, providers=["slack"])["url"])
-    page.get_by_role("link", name="Use an API key instead").click()
+    page.get_by_role("link", name="Use a bot token instead").click()
     field = page.get_by_label("Bot token")
     assert field.get_attribute("type") == "password"
     field.fill("sandbox_token")

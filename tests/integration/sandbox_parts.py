@@ -15,8 +15,8 @@ import httpx
 from executors.core.action import call
 from executors.core.outcome import Outcome
 from executors.core.request import Request, Response
-from nhood.sandbox.acting import PASTED_TOKEN
 from nhood.sandbox.app import Sandbox, build_app, build_server
+from nhood.sandbox.entered import PASTED_TOKEN
 from nhood.sandbox.vendor import build_vendors
 from schemas.provider import ProviderSpec, load_catalogue
 from schemas.settings import Settings

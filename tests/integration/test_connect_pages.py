@@ -268,15 +268,19 @@ async def test_pasted_key_is_stored_and_never_shown(site):
     link = await _link(site, providers=["slack"])
     await _open(site, link)
     here = f"/connect/{link['id']}/to/slack"
-    form = await site.api.get(here, params={"way": "credentials"})
+    form = await site.api.get(here, params={"way": "bot_token"})
     assert 'type="password"' in form.text
-    data = {"token": _token(form), "way": "credentials", "credential.bot_token": ""}
+    data = {"token": _token(form), "way": "bot_token", "credential.bot_token": ""}
     missing = await site.api.post(here, data=data)
     assert (missing.status_code, "Please fill this in." in missing.text) == (422, True)
     data["credential.bot_token"] = "no tök3n"
     wrong = await site.api.post(here, data=data)
     assert (wrong.status_code, "does not look right" in wrong.text) == (422, True)
     assert "no tök3n" not in wrong.text
+    data["credential.bot_token"] = "xoxb-revoked"
+    refused = await site.api.post(here, data=data)
+    assert (refused.status_code, "was not accepted" in refused.text) == (422, True)
+    assert await site.vault.store.find(site.workspace, "test", "slack", None) == []
     data["credential.bot_token"] = "sandbox_token"
     done = await site.api.post(here, data=data)
     assert done.headers["location"] == f"/connect/{link['id']}/result"

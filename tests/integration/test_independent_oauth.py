@@ -149,7 +149,7 @@ class Desk:
 
     async def who(self, credential: Credential) -> int:
         """Ask who is connected; gives the status."""
-        headers = {credential.header_name: credential.header_value.reveal()}
+        headers = {"Authorization": credential.header_value.reveal()}
         return (await self._ask_who(headers)).status_code
 
     async def _ask_who(self, headers: dict[str, str]) -> httpx.Response:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.access import Caller, needs
 from token_vault.connect.flow import Connect
 from token_vault.connect.sessions import Asked
-from token_vault.oauth import USER_ID_CHARS_MAX
+from token_vault.core.addresses import USER_ID_CHARS_MAX
 from token_vault.vault import Vault
 
 _PROVIDERS_MAX: Final = 100

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 
 import structlog
 
@@ -20,13 +20,18 @@ from schemas.errors import Conflict, Forbidden, InvalidInput, NeighbourhoodError
 from schemas.provider import ProviderSpec
 from token_vault.connect import sessions
 from token_vault.connect.sessions import Asked, Session
+from token_vault.core.addresses import check_user_and_urls
 from token_vault.core.fields import Field, values
-from token_vault.oauth import Landing, Wish, check_user_and_urls
+from token_vault.entered import Entry
+from token_vault.keeper import no_connection
+from token_vault.oauth import AccountChoice, Landing, Wish
+from token_vault.states import Terms
 from token_vault.store import Connection, Owner
-from token_vault.vault import Vault, no_connection
+from token_vault.vault import Vault
 from wire.database import connection
 
-Way = Literal["oauth", "credentials"]
+# `oauth`, or the kind of what is entered: `api_key`, `basic` …
+Way = str
 COOKIE_BYTES: Final = 32
 _log = structlog.get_logger("vault")
 
@@ -139,22 +144,17 @@ class Connect:
 
     async def offered(self, session: Session) -> list[ProviderSpec]:
         """List what can be connected by this link: what it is for and is set up."""
-        found = []
-        for spec in self._vault.catalogue:
-            if session.providers is not None and spec.slug not in session.providers:
-                continue
-            if spec.status == "live" and await self.ways(session, spec):
-                found.append(spec)
+        wanted = session.providers
+        live = [spec for spec in self._vault.catalogue if spec.status == "live"]
+        asked = [spec for spec in live if wanted is None or spec.slug in wanted]
+        ready = await self._vault.apps.set_up(session.workspace, session.mode, asked)
+        found = [spec for spec in asked if _ways(spec, with_app=spec.slug in ready)]
         return sorted(found, key=lambda spec: spec.name.lower())
 
     async def ways(self, session: Session, spec: ProviderSpec) -> list[Way]:
         """List how a provider can be connected here, the best one first."""
-        found: list[Way] = []
-        if spec.auth.authorize_url is not None and await self._has_app(session, spec):
-            found.append("oauth")
-        if spec.auth.credentials:
-            found.append("credentials")
-        return found
+        ready = await self._vault.apps.set_up(session.workspace, session.mode, [spec])
+        return _ways(spec, with_app=bool(ready))
 
     def choose(self, session: Session, slug: str) -> ProviderSpec:
         """Give a provider that this link is for.
@@ -173,23 +173,23 @@ class Connect:
         Raises:
             NeighbourhoodError: What `OAuth.auth_url` raises.
         """
-        wish = Wish(variables=values(fields, "variable"))
+        wish = Wish(variables=values(fields, "variable"), terms=_terms(session))
         offer = await self._vault.oauth.auth_url(_owner(session, spec), wish)
         async with connection(self._vault.pool) as on:
             await sessions.bind_state(on, session, offer.state)
         return offer.url
 
     async def enter(
-        self, session: Session, spec: ProviderSpec, fields: Sequence[Field]
+        self, session: Session, spec: ProviderSpec, way: Way, fields: Sequence[Field]
     ) -> Connection:
         """Connect with what the customer entered.
 
         Raises:
             InvalidInput: The vault does not take it; `problems` say which fields.
-            NeighbourhoodError: What `Vault.connect_with` raises otherwise.
+            NeighbourhoodError: What `Entered.connect` raises otherwise.
         """
-        given = values(fields, "credential")
-        made = await self._vault.connect_with(_owner(session, spec), given)
+        entry = Entry(values(fields, "credential"), values(fields, "variable"), way)
+        made = await self._vault.entered.connect(_owner(session, spec), entry, _terms(session))
         await self._note(session, spec.slug, made, None)
         return made
 
@@ -205,6 +205,8 @@ class Connect:
     ) -> Landing:
         """Finish a consent that this browser began, and note how it ended."""
         landing = await self._vault.oauth.callback(provider, answer)
+        if isinstance(landing.error, AccountChoice):
+            return landing  # not the end yet
         await self._note(session, provider, landing.connection, landing.error)
         return landing
 
@@ -238,13 +240,6 @@ class Connect:
             provider=provider,
             outcome="connected" if made is not None else code,
         )
-
-    async def _has_app(self, session: Session, spec: ProviderSpec) -> bool:
-        try:
-            await self._vault.apps.get(session.workspace, spec, session.mode)
-        except Conflict:
-            return False
-        return True
 
     async def _settled(self, caller: Caller, asked: Asked) -> Asked:
         """Check what is asked for; a connection that is connected again says the rest itself."""
@@ -285,6 +280,17 @@ class Connect:
 def form_token(cookie: str) -> str:
     """Give what a form of this browser's pages carries, so that no other page can send it."""
     return hmac.new(cookie.encode(), b"connect form", hashlib.sha256).hexdigest()
+
+
+def _ways(spec: ProviderSpec, *, with_app: bool) -> list[Way]:
+    found = ["oauth"] if with_app and spec.auth.ways_by_consent else []
+    return [*found, *(way.kind for way in spec.auth.entered)]
+
+
+def _terms(session: Session) -> Terms:
+    """Give what this link's connection keeps to: connected again, it stays of the same account."""
+    again = session.connection_id is not None
+    return Terms(connection_id=session.connection_id, allow_other_account=not again)
 
 
 def _owner(session: Session, spec: ProviderSpec) -> Owner:

@@ -5,7 +5,7 @@ They work without JavaScript, on a narrow screen, with a keyboard, in the dark a
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -75,6 +75,22 @@ def connected(name: str, account: str | None) -> HTMLResponse:
         onward=None,
         test=False,
     )
+
+
+def choose(name: str, slug: str, state: str, choices: Sequence[Mapping[str, Any]]) -> HTMLResponse:
+    """Ask which of the accounts that a grant covers is to be connected.
+
+    Links, not a form: a browser goes on from here to the developer's address, which the policy on
+    forms would not let it.
+    """
+    links = [
+        (
+            choice["name"] or choice["id"],
+            f"/oauth/callback/{slug}?{urlencode({'state': state, 'account': choice['id']})}",
+        )
+        for choice in choices
+    ]
+    return page("choose.html", provider=name, links=links, workspace=None, test=False)
 
 
 def failed(  # noqa: PLR0913 - what a failure's page shows

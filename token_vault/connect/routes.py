@@ -28,6 +28,7 @@ from token_vault.connect import pages
 from token_vault.connect.flow import Connect, Way, form_token
 from token_vault.connect.sessions import READ_LIFE, Session
 from token_vault.core.fields import Field, blamed, fields_of, filled
+from token_vault.oauth import AccountChoice
 from token_vault.vault import Vault
 
 # Ten credential fields of the largest size.
@@ -38,6 +39,15 @@ QUERY_CHARS_MAX: Final = 60
 WITHOUT_SEARCH_MAX: Final = 8
 _STYLES_LIFE_S: Final = 86_400
 _UNPROCESSABLE: Final = 422
+# How the ways to connect are called, for people.
+_WAYS: Final = {
+    "oauth": "Log in at {provider}",
+    "api_key": "Use an API key",
+    "bot_token": "Use a bot token",
+    "basic": "Use a user name and a secret",
+    "aws_sigv4": "Use AWS access keys",
+    "client_credentials": "Use a client id and secret",
+}
 _MEND: Final = "Please look at what is marked below."
 
 
@@ -77,7 +87,10 @@ class ConnectPages:
                 return None
             if not session.belongs_to(self._cookie(request, session.id)):
                 raise Forbidden("This was begun in another browser.", code="other_browser")
-            await self._connect.come_back(session, provider, answer)
+            landing = await self._connect.come_back(session, provider, answer)
+            if isinstance(landing.error, AccountChoice):
+                choices = landing.error.choices
+                return pages.choose(self._name(provider), provider, answer["state"], choices)
         except NeighbourhoodError as error:
             return pages.failed(self._name(provider), error.code, error.status)
         return _to(f"/connect/{session.id}/result")
@@ -161,7 +174,7 @@ class ConnectPages:
             spec = self._connect.choose(session, slug)
             ways = await self._connect.ways(session, spec)
             chosen = next((item for item in ways if item == way), None) or _first(ways, spec)
-            fields = fields_of(spec, with_credentials=chosen == "credentials")
+            fields = _fields(spec, chosen)
             return await self._form(session, spec, (chosen, ways), fields, cookie or "")
         except NeighbourhoodError as error:
             return self._failed(error, session, slug)
@@ -186,7 +199,7 @@ class ConnectPages:
     ) -> Response:
         ways = await self._connect.ways(session, spec)
         way = next((item for item in ways if item == form.get("way")), None) or _first(ways, spec)
-        fields = filled(fields_of(spec, with_credentials=way == "credentials"), form, spec)
+        fields = filled(_fields(spec, way), form, spec)
         said = _MEND if any(field.error for field in fields) else ""
         if not said:
             try:
@@ -194,7 +207,7 @@ class ConnectPages:
                     address = await self._connect.begin(session, spec, fields)
                     frame = self._frame(session)
                     return pages.page("leaving.html", **frame, provider=spec.name, address=address)
-                await self._connect.enter(session, spec, fields)
+                await self._connect.enter(session, spec, way, fields)
             except InvalidInput as error:
                 fields, said = blamed(fields, error.problems), _MEND
                 if not any(field.error for field in fields):
@@ -224,7 +237,7 @@ class ConnectPages:
             provider=spec.name,
             slug=spec.slug,
             way=chosen,
-            other=next((item for item in ways if item != chosen), None),
+            others=[(item, _WAYS.get(item, item)) for item in ways if item != chosen],
             fields=fields,
             focus=asked[0].key if asked else "",
             said=said,
@@ -374,6 +387,11 @@ def _first(ways: Sequence[Way], spec: ProviderSpec) -> Way:
     if not ways:
         raise NotFound(f"{spec.name} cannot be connected here.", code="oauth_app_missing")
     return ways[0]
+
+
+def _fields(spec: ProviderSpec, way: Way) -> list[Field]:
+    kind = "oauth2" if way == "oauth" else way
+    return fields_of(spec.connected_by(kind), with_credentials=way != "oauth")
 
 
 def _onward(session: Session, status: str, told: Mapping[str, str]) -> str | None:

@@ -58,8 +58,8 @@ def fields_of(spec: ProviderSpec, *, with_credentials: bool) -> list[Field]:
     """List what is to be asked for.
 
     Args:
-        spec: The provider.
-        with_credentials: For its credential (an API key); else only for what a consent needs.
+        spec: The provider, with the way to connect as its `auth`.
+        with_credentials: For its credentials (an API key); else only for what a consent needs.
     """
     found = [
         Field(
@@ -84,9 +84,9 @@ def fields_of(spec: ProviderSpec, *, with_credentials: bool) -> list[Field]:
                 kind="credential",
                 label=_label(item.name),
                 help=item.help,
-                pattern=None,
+                pattern=browser_pattern(item.pattern) if item.pattern else None,
                 secret=item.secret,
-                required=True,
+                required=item.required,
             )
             for item in spec.auth.credentials
         ]
@@ -126,6 +126,8 @@ def _filled(field: Field, value: str, spec: ProviderSpec) -> Field:
 
 
 def _sentence(problem: Problem) -> str:
+    if problem.code == "refused":
+        return "This was not accepted. Check that it is complete and still good."
     return "Please fill this in." if problem.code == "missing" else "This does not look right."
 
 

@@ -2,7 +2,8 @@
 
     authorize_url   the consent page's address, with scopes and PKCE as the vendor wants them
     code_request    ─┐
-    refresh_request ─┴─ the token endpoint's request, client authentication included
+    refresh_request ─┼─ the token endpoint's request, client authentication included
+    client_request  ─┘
     read_token      its answer: Granted, or Refused as `dead`, `wrong` or `unavailable`
     merged          an answer laid over what is stored: what is absent never overwrites
     due_at          when a token is to be refreshed
@@ -35,6 +36,8 @@ LIFE_S_MAX: Final = 10 * 365 * 86_400
 MESSAGE_CHARS_MAX: Final = 300
 TOKEN_CHARS_MAX: Final = 64 * 1024
 
+# Where the client itself is the credential, a client that is not known is a dead credential.
+_DEAD_CLIENTS: Final = frozenset({"invalid_client", "unauthorized_client"})
 # RFC 6749 §5.2: this refresh token (or code) is no longer good, whoever asks.
 _DEAD_CODES: Final = frozenset({"invalid_grant"})
 _BUSY_CODES: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
@@ -70,6 +73,8 @@ class Held:
         scopes: As granted; empty where the vendor does not tell.
         variables: What the answer says of the account, such as `instance_url`.
         previous: The refresh token before this one, until the vendor was seen to accept this grant.
+        fields: Credentials that the customer entered, by name; the access token is then empty,
+            except where it was got with them (client credentials).
     """
 
     access_token: Secret
@@ -79,6 +84,7 @@ class Held:
     scopes: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     previous: Secret | None = None
+    fields: Mapping[str, Secret] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +176,19 @@ def refresh_request(auth: AuthSpec, app: App, refresh_token: Secret) -> TokenReq
     return _token_request(auth, app, body, auth.refresh_params)
 
 
+def client_app(fields: Mapping[str, Secret]) -> App:
+    """Give the app that was entered as client credentials: `client_id` and `client_secret`."""
+    return App(fields["client_id"].reveal(), fields["client_secret"])
+
+
+def client_request(auth: AuthSpec, app: App) -> TokenRequest:
+    """Build the request for a token of the client's own (RFC 6749 §4.4)."""
+    scope = auth.scope_separator.join(auth.default_scopes)
+    named = {auth.scope_param: scope} if scope else {}
+    body = prepare_token_request("client_credentials", "", **named)
+    return _token_request(auth, app, body, auth.token_params)
+
+
 def _token_request(auth: AuthSpec, app: App, body: str, params: Mapping[str, Any]) -> TokenRequest:
     headers = {"Accept": "application/json"}
     client = (app.client_id, app.client_secret.reveal())
@@ -230,7 +249,7 @@ def read_token(
     if not failed or not isinstance(body, Mapping):
         # A proxy's page, cut-off JSON or an answer without a token tells nothing about the grant.
         return Refused("unavailable", code or "unreadable_answer", message, status < 400)
-    if code in _DEAD_CODES:
+    if code in _DEAD_CODES or (auth.kind == "client_credentials" and code in _DEAD_CLIENTS):
         return Refused("dead", code, message)
     return Refused("wrong", code or f"http_{status}", message)
 
@@ -295,16 +314,22 @@ def merged(old: Held, new: Held) -> Held:
         previous=old.refresh_token if is_rotated else None,
         scopes=new.scopes or old.scopes,
         variables={**old.variables, **new.variables},
+        fields=new.fields or old.fields,
     )
 
 
 def due_at(held: Held) -> datetime | None:
     """Say when a token is to be refreshed; None where that cannot be told from the clock."""
-    if held.expires_at is None or held.refresh_token is None:
+    if held.expires_at is None or not _is_renewable(held):
         return None
     life = (held.expires_at - held.issued_at).total_seconds()
     ahead = min(REFRESH_AHEAD_S, max(0.0, life * REFRESH_AHEAD_PART))
     return held.expires_at - timedelta(seconds=ahead)
+
+
+def _is_renewable(held: Held) -> bool:
+    """Say whether a new token can be had: with a refresh token, or with the client's own secret."""
+    return held.refresh_token is not None or bool(held.access_token.reveal() and held.fields)
 
 
 def missing_scopes(asked: Sequence[str], granted: Sequence[str]) -> tuple[str, ...]:
@@ -316,12 +341,12 @@ def to_stored(held: Held) -> bytes:
     """Write a grant as the JSON that is sealed."""
     return orjson.dumps(
         {
-            "kind": "oauth2",
             "access_token": held.access_token.reveal(),
             "refresh_token": held.refresh_token.reveal() if held.refresh_token else None,
             "issued_at": held.issued_at.isoformat(),
             "expires_at": held.expires_at.isoformat() if held.expires_at else None,
             "previous": held.previous.reveal() if held.previous else None,
+            "fields": {name: value.reveal() for name, value in held.fields.items()},
         }
     )
 
@@ -341,6 +366,7 @@ def from_stored(
         scopes=tuple(scopes),
         variables=dict(variables or {}),
         previous=Secret(previous) if previous else None,
+        fields={name: Secret(value) for name, value in data.get("fields", {}).items()},
     )
 
 

@@ -100,6 +100,16 @@ SENTENCES: Final[Mapping[str, Sentence]] = {
         "Try again with the account you used before, or tell {workspace} that you have changed it.",
         "again",
     ),
+    "scopes_missing": Sentence(
+        "Not everything was allowed, so nothing was connected.",
+        "Try again and allow all that is asked for on the page of {provider}.",
+        "again",
+    ),
+    "credentials_refused": Sentence(
+        "{provider} did not accept what was entered.",
+        "Check that it is complete and of the right account, then try again.",
+        "again",
+    ),
     "exchange_refused": Sentence(
         "{provider} did not accept the connection.",
         "Try again. If it fails again, tell {workspace} and name the code below.",

@@ -14,6 +14,7 @@ from schemas.errors import Conflict, DependencyDown, NeighbourhoodError
 from schemas.events import Payload, RequestStep
 from schemas.provider import load_catalogue
 from schemas.settings import Secret, Settings
+from token_vault.core.headers import Proof
 from token_vault.tokens import Credential
 from wire.calls import Answer
 from wire.clock import now_us
@@ -33,10 +34,8 @@ class FakeTokens:
     async def resolve(self, workspace, mode, provider, user, connection_id=None) -> Credential:
         if self.refuses is not None:
             raise self.refuses
-        value = Secret(f"Bearer token-{self.version}")
-        return Credential(
-            workspace, "conn_1", provider, mode, "Authorization", value, {}, self.version
-        )
+        proof = Proof("Authorization", Secret(f"Bearer token-{self.version}"))
+        return Credential(workspace, "conn_1", provider, mode, proof, {}, self.version)
 
     async def refreshed(self, credential: Credential) -> Credential:
         self.version += 1
