@@ -13,9 +13,11 @@ from typing import Final
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request
 
+from control import statements
 from control.api import (
     api_keys,
     auth,
+    completeness,
     deadletters,
     events,
     executions,
@@ -49,6 +51,7 @@ from wire.problems import install
 
 HEAL_EVERY_S: Final = 10.0
 TIDY_EVERY_S: Final = 600.0
+STATE_EVERY_S: Final = 60.0
 STOP_S: Final = 5.0
 _log = structlog.get_logger()
 
@@ -104,6 +107,7 @@ def build_router(ports: Ports) -> APIRouter:
         events,
         deadletters,
         webhook_endpoints,
+        completeness,
     ):
         noun.add_routes(router)
     Integrations(ports.catalogue).add_routes(router)
@@ -126,6 +130,7 @@ async def chores(ports: Ports) -> AsyncIterator[None]:
     tasks = [
         asyncio.create_task(_every(HEAL_EVERY_S, stop, lambda: _heal(ports.definitions))),
         asyncio.create_task(_every(TIDY_EVERY_S, stop, lambda: _tidy(ports.pool))),
+        asyncio.create_task(_every(STATE_EVERY_S, stop, lambda: _state(ports))),
     ]
     try:
         yield
@@ -152,6 +157,10 @@ async def _heal(definitions: Definitions) -> None:
     healed = await definitions.heal()
     if healed:
         _log.warning("definitions.healed", workflows=healed)
+
+
+async def _state(ports: Ports) -> None:
+    await statements.issue(statements.Ports(ports.pool, ports.log, ports.sealer), now())
 
 
 async def _tidy(pool: Pool) -> None:

@@ -87,6 +87,7 @@ _TAGS: Final = [
     {"name": "vendors' webhooks", "description": "Where vendors' own webhooks come in."},
     {"name": "executions", "description": "What became of it, step by step."},
     {"name": "dead letters", "description": "Records that nobody could handle; sent again."},
+    {"name": "completeness", "description": "What became of all that was accepted; signed."},
     {"name": "integrations", "description": "The catalogue of providers."},
     {"name": "connections", "description": "Accounts of your customers."},
 ]

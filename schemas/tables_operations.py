@@ -3,6 +3,7 @@
 from sqlalchemy import (
     BigInteger,
     Column,
+    DateTime,
     ForeignKey,
     Identity,
     Index,
@@ -45,6 +46,29 @@ completeness_positions = Table(
     metadata,
     Column("partition", Integer, primary_key=True, autoincrement=False),
     Column("next_offset", BigInteger, nullable=False),
+)
+
+# Events that were seen to have no outcome and still have none.
+completeness_gaps = Table(
+    "completeness_gaps",
+    metadata,
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("workspace_id", Text),
+    Column("event_id", Text),
+    time("accepted_at"),
+    time("found_at", now=True),
+    PrimaryKeyConstraint("partition", "offset"),
+    Index(None, "workspace_id"),
+)
+
+# Hours for which statements were issued, and where each partition of the events topic stood at the
+# end of the hour: {"0": 1200, …}
+completeness_hours = Table(
+    "completeness_hours",
+    metadata,
+    Column("hour", DateTime(timezone=True), primary_key=True),
+    Column("ends", JSONB, nullable=False),
 )
 
 # Keys that sign statements: the private part sealed by the vault, the public one kept for ever.

@@ -26,6 +26,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from msgspec import Struct, field
 
 from schemas.errors import DependencyDown, NeighbourhoodError, TooLarge
@@ -35,6 +36,7 @@ MAX_RECORD_BYTES = 8 * 1024 * 1024  # as topics.yaml allows; librdkafka refuses 
 PARTITIONER = "murmur2_random"
 _POLL_S = 0.2
 _FULL_QUEUE_WAIT_S = 0.01
+_RPC_S = 10.0
 
 
 class Record(Struct, frozen=True):
@@ -78,6 +80,14 @@ class Log(Protocol):
 
     async def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Stored]:
         """Give up to `limit` records from `offset` on; fewer at the end of the log."""
+        ...
+
+    async def bounds(self, topic: str) -> dict[int, tuple[int, int]]:
+        """Give the first offset that is still there and the next one to be written, a partition."""
+        ...
+
+    async def offsets_at(self, topic: str, time_ms: int) -> dict[int, int]:
+        """Give each partition's first offset of this time (UTC) or later, else its end."""
         ...
 
 
@@ -256,15 +266,18 @@ class KafkaLog:
     """Reads single places of the log with a consumer that belongs to no group's offsets."""
 
     def __init__(self, bootstrap: str, client_id: str) -> None:
-        self._config = {
+        self._server: dict[str, str | int | float | bool] = {
             "bootstrap.servers": bootstrap,
             "client.id": client_id,
+            "log_level": 2,
+        }
+        self._config = self._server | {
             "group.id": f"{client_id}-reads",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
-            "log_level": 2,
         }
+        self._admin: AdminClient | None = None
 
     async def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Stored]:
         """Give up to `limit` records (see `Log.read`).
@@ -294,6 +307,48 @@ class KafkaLog:
         finally:
             consumer.close()
         return found
+
+    async def bounds(self, topic: str) -> dict[int, tuple[int, int]]:
+        """See `Log.bounds`.
+
+        Raises:
+            DependencyDown: Kafka does not answer.
+        """
+        return await asyncio.to_thread(self._bounds, topic)
+
+    async def offsets_at(self, topic: str, time_ms: int) -> dict[int, int]:
+        """See `Log.offsets_at`; by the time that the writer gave the record.
+
+        Raises:
+            DependencyDown: Kafka does not answer.
+        """
+        return await asyncio.to_thread(self._offsets_at, topic, time_ms)
+
+    def _bounds(self, topic: str) -> dict[int, tuple[int, int]]:
+        first = self._offsets(topic, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+        end = self._offsets(topic, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        return {partition: (low, end[partition]) for partition, low in first.items()}
+
+    def _offsets_at(self, topic: str, time_ms: int) -> dict[int, int]:
+        found = self._offsets(topic, OffsetSpec.for_timestamp(time_ms))
+        end = self._offsets(topic, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        return {number: end[number] if at < 0 else at for number, at in found.items()}
+
+    def _offsets(self, topic: str, spec: OffsetSpec) -> dict[int, int]:
+        """Ask for one offset of each partition."""
+        if self._admin is None:
+            self._admin = AdminClient(self._server)
+        try:
+            known = self._admin.list_topics(topic, timeout=_RPC_S).topics[topic]
+            if known.error is not None:
+                raise DependencyDown("Kafka has no such topic.", detail=str(known.error))
+            wanted = {TopicPartition(topic, number): spec for number in known.partitions}
+            answers = self._admin.list_offsets(wanted, request_timeout=_RPC_S)
+            return {place.partition: int(a.result(_RPC_S).offset) for place, a in answers.items()}
+        except (KafkaException, TimeoutError) as error:
+            raise DependencyDown(
+                "Kafka does not answer; try again.", code="kafka_down", detail=str(error)
+            ) from error
 
 
 def stored(message: Message) -> Stored:
@@ -347,3 +402,16 @@ class MemoryBus:
     async def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Stored]:
         """Give up to `limit` records (see `Log.read`)."""
         return self._logs[topic, partition][offset : offset + limit]
+
+    async def bounds(self, topic: str) -> dict[int, tuple[int, int]]:
+        """Give the extent of each partition (see `Log.bounds`)."""
+        return {n: (0, len(self._logs[topic, n])) for n in range(self._counts[topic])}
+
+    async def offsets_at(self, topic: str, time_ms: int) -> dict[int, int]:
+        """Find a time in each partition (see `Log.offsets_at`)."""
+        found = {}
+        for number in range(self._counts[topic]):
+            log = self._logs[topic, number]
+            later = (at for at, kept in enumerate(log) if kept.time_ms >= time_ms)
+            found[number] = next(later, len(log))
+        return found

@@ -20,6 +20,7 @@ from prometheus_client import Counter, Histogram
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from control.completeness import Watch, watching
 from control.projections.executions import Changes
 from control.projections.reader import (
     TOPICS,
@@ -36,7 +37,7 @@ from control.projections.rows import LOCK, Positions, move_positions, read_posit
 from schemas import codec
 from schemas.errors import CorruptEvent, DependencyDown, NeighbourhoodError
 from schemas.settings import Settings
-from wire.bus import KafkaPublisher, Publisher, publish_all, stored
+from wire.bus import KafkaLog, KafkaPublisher, Publisher, publish_all, stored
 from wire.clock import now_us
 from wire.database import Pool, connection, migrate, open_pool
 from wire.telemetry import DEADLETTERS, LAG, configure_logging, start_ops_server
@@ -127,6 +128,7 @@ class Projector:
 
     Attributes:
         ready: Partitions are assigned and their positions known.
+        behind: Records on the log that are not in the tables yet.
     """
 
     def __init__(self, consumer: Consumer, pool: Pool, publisher: Publisher) -> None:
@@ -139,6 +141,7 @@ class Projector:
         # librdkafka blocks; one thread of its own, so that callbacks never run side by side.
         self._thread = ThreadPoolExecutor(1, "projector-consume")
         self.ready = False
+        self.behind = 0
 
     def stop(self) -> None:
         """Finish the batch under way, then end `run`."""
@@ -161,8 +164,10 @@ class Projector:
 
     def _consume(self) -> list[Message]:
         messages = take(self._consumer)
-        for topic, behind in lag_of(self._consumer).items():
+        lag = lag_of(self._consumer)
+        for topic, behind in lag.items():
             LAG.labels(stage=_STAGE, topic=topic).set(behind)
+        self.behind = sum(lag.values())
         return messages
 
     async def _take(self, messages: list[Message]) -> None:
@@ -257,8 +262,10 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, projector.stop)
     ops = start_ops_server(settings.host, settings.ops_port, lambda: projector.ready)
     _log.info("projector.started", ops_port=ops.port)
+    log = KafkaLog(bootstrap, f"nhood-{_STAGE}")
     try:
-        await projector.run()
+        async with watching(Watch(pool, log, behind=lambda: projector.behind)):
+            await projector.run()
     finally:
         ops.close()
         await publisher.close()

@@ -23,6 +23,7 @@ PUBLIC = {
     ("*", "/webhooks/{workspace_id}/{path:path}"): "takes a signature",
     ("*", "/hooks/{endpoint_id}"): "vendors; takes their signature, or nobody can guess it",
     ("*", "/connect"): "customers' browsers; takes a single-use session",
+    ("GET", "/api/v1/statement-keys"): "public keys, for whoever checks a statement",
     ("GET", "/"): "the portal's page",
     ("GET", "/docs"): "documentation",
     ("GET", "/openapi.json"): "documentation",
