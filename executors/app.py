@@ -9,12 +9,14 @@ import structlog
 from executors.runtime.driver import Driver
 from executors.runtime.lanes import Lanes
 from executors.runtime.ledger import Ledger
+from executors.runtime.parking import Parking
+from executors.runtime.releases import Releases
 from executors.runtime.worker import Job, Ports, Worker
 from schemas.errors import InvalidInput, NotFound
 from schemas.provider import Catalogue, load_catalogue
 from schemas.settings import Settings
 from schemas.topics import steps_topic
-from token_vault.duties import vault_duties
+from token_vault.duties import repeating, vault_duties
 from token_vault.vault import Vault
 from wire.bus import KafkaPublisher
 from wire.calls import AiohttpCalls
@@ -95,7 +97,8 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
         await publisher.start()
         await ledger.start()
         worker = Worker(
-            Ports(catalogue, ledger, driver, Gathered(publisher)), lambda: running.consumer
+            Ports(catalogue, ledger, driver, Gathered(publisher), Parking(pool)),
+            lambda: running.consumer,
         )
         topics = [steps_topic(slug) for slug in slugs]
         running = Executors(
@@ -105,9 +108,10 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
         ops = start_ops_server(
             settings.host, settings.ops_port, lambda: running.consumer.ready and not stop.is_set()
         )
+        releases = Releases(pool, publisher)
         running.consumer.start()
         gauges = asyncio.create_task(running.measure())
-        async with vault_duties(vault, publisher):
+        async with vault_duties(vault, publisher), repeating("release", releases.turn, 1.0):
             await _until(stop, running.consumer)
             await asyncio.to_thread(running.consumer.close)
             await running.lanes.stop(DRAIN_S)

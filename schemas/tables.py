@@ -289,15 +289,16 @@ parked_steps = Table(
     Column("provider", Text, nullable=False),
     Column("action", Text, nullable=False),
     Column("user_id", Text),
-    # The dead one, where it is known; `named`: the one that the step itself asks for
+    # The dead one; of a step in order, the one that its lane waits for
     Column("connection_id", Text),
-    Column("named", Text),
     # What keeps its order (`executors.runtime.lanes`); null: it has none
     Column("lane", Text),
     # needs_reauth or in_order (behind another of its lane)
     Column("reason", Text, nullable=False),
     Column("message", Text, nullable=False),
     Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
     Column("key", LargeBinary),
     Column("value", LargeBinary, nullable=False),
     Column("headers", JSONB, nullable=False),
@@ -309,7 +310,7 @@ parked_steps = Table(
     Index(None, "execution_id"),
     Index(None, "deadline"),
     Index("ix_parked_steps_lane", "lane", postgresql_where=text("lane IS NOT NULL")),
-    Index(None, "workspace_id", "mode", "provider", "user_id"),
+    Index(None, "connection_id", "id"),
 )
 
 event_outcomes = Table(

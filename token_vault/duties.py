@@ -29,27 +29,42 @@ _log = structlog.get_logger("vault")
 @contextlib.asynccontextmanager
 async def vault_duties(vault: Vault, publisher: Publisher) -> AsyncIterator[None]:
     """Do them until the block ends; any number of processes may."""
-    stop = asyncio.Event()
     scheduler, notices = Scheduler(vault.tokens), Notices(vault)
-    turns = (
-        repeat("refresh", scheduler.turn, REFRESH_EVERY_S, stop),
-        repeat("publish", lambda: publish_some(vault.pool, publisher), PUBLISH_EVERY_S, stop),
-        repeat("tell", notices.turn, TELL_EVERY_S, stop),
-    )
-    tasks = [asyncio.create_task(turn) for turn in turns]
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(notices.close)
+        stack.push_async_callback(scheduler.drain)
+        for name, turn, every_s in (
+            ("refresh", scheduler.turn, REFRESH_EVERY_S),
+            ("publish", lambda: publish_some(vault.pool, publisher), PUBLISH_EVERY_S),
+            ("tell", notices.turn, TELL_EVERY_S),
+        ):
+            await stack.enter_async_context(repeating(name, turn, every_s))
+        yield
+
+
+@contextlib.asynccontextmanager
+async def repeating(
+    name: str, turn: Callable[[], Awaitable[bool]], every_s: float
+) -> AsyncIterator[None]:
+    """Take turns until the block ends; the one under way ends by itself.
+
+    Args:
+        name: For the log.
+        turn: Says whether there is more to do at once.
+        every_s: Pause while there is not.
+    """
+    stop = asyncio.Event()
+    task = asyncio.create_task(_repeat(name, turn, every_s, stop), name=name)
     try:
         yield
     finally:
         stop.set()
-        await asyncio.gather(*tasks)
-        await scheduler.drain()
-        await notices.close()
+        await task
 
 
-async def repeat(
+async def _repeat(
     name: str, turn: Callable[[], Awaitable[bool]], every_s: float, stop: asyncio.Event
 ) -> None:
-    """Take turns until `stop`: at once while there is more, else after a pause."""
     while not stop.is_set():
         try:
             pause = 0.0 if await turn() else every_s

@@ -115,7 +115,7 @@ class Refresher:
                 another process while it lives.
 
         Raises:
-            Conflict: `needs_reauth`.
+            NeedsReauth: The grant is dead.
             DependencyDown: The vendor, or the process that asks it, does not come to an end;
                 `refresh_paused`: it failed just now.
             NotFound: The connection was deleted.
@@ -146,7 +146,8 @@ class Refresher:
         """Refresh a connection whose lease is ours.
 
         Raises:
-            Conflict: `needs_reauth`: the vendor says that the grant is dead; or there is no app.
+            NeedsReauth: The vendor says that the grant is dead.
+            Conflict: There is no OAuth app.
             DependencyDown: The vendor does not do it just now; the old token is kept.
             NotFound: The connection was deleted meanwhile.
             SecretUnavailable: The credential cannot be opened.
@@ -328,11 +329,25 @@ def _lost(since: datetime, refused: Refused, spec: ProviderSpec) -> str:
     )
 
 
-def needs_reauth(row: Connection, name: str) -> Conflict:
+class NeedsReauth(Conflict):
+    """The customer has to connect again.
+
+    Attributes:
+        connection_id: What.
+    """
+
+    default_code = "needs_reauth"
+
+    def __init__(self, public: str, connection_id: str) -> None:
+        super().__init__(public)
+        self.connection_id = connection_id
+
+
+def needs_reauth(row: Connection, name: str) -> NeedsReauth:
     """Say that the customer has to connect again."""
     code = (row.last_error or {}).get("code", "token_refused")
-    return Conflict(
+    return NeedsReauth(
         f"The {name} connection {row.id} of user {row.user_id[:200]!r} is no longer authorised"
         f" ({code}); let the customer connect it again by POST /api/v1/integrations/auth-url.",
-        code="needs_reauth",
+        row.id,
     )

@@ -96,11 +96,15 @@ class StepShape(BaseModel):
 
     step_id: str
     type: Literal["action", "condition"]
-    status: Literal["succeeded", "failed", "unknown", "skipped", "pending", "not_run"]
+    status: Literal["succeeded", "failed", "unknown", "skipped", "pending", "waiting", "not_run"]
     provider: str | None = None
     action: str | None = None
     loop_index: int = 0
-    reason: str | None = Field(None, description="Why it was skipped.")
+    reason: str | None = Field(None, description="Why it was skipped, or why it waits.")
+    waits_since: datetime | None = Field(
+        None, description="It waits for the customer to connect again."
+    )
+    waits_until: datetime | None = Field(None, description="When it fails if nobody does.")
     condition: dict[str, Any] | None = Field(
         None, description="Its text, its value and the operands as they were."
     )
@@ -228,6 +232,8 @@ async def cancel_execution(
     )
     record = Record(RESULTS, execution_id.encode(), codec.encode(request), envelope.headers())
     (place,) = await publish_all(ports.publisher, [record])
+    async with connection(ports.pool) as on:
+        await executions.drop_waiting(on, caller.workspace_id, execution_id)
     return CancelAnswer(
         execution_id=execution_id,
         place=PlaceShape(topic=place.topic, partition=place.partition, offset=place.offset),
@@ -295,7 +301,8 @@ async def _tell(on: Borrowed, caller: Caller, row: Row) -> ExecutionAnswer:
     if row["event_offset"] is not None:
         accepted = await executions.outcome_at(on, row["event_partition"], row["event_offset"])
     declared = declared_steps(version["definition"]) if version is not None else {}
-    told = timeline(row, steps, accepted, declared)
+    waiting = await executions.waiting(on, caller.workspace_id, row["execution_id"])
+    told = timeline(row, steps, accepted, declared, waiting)
     return ExecutionAnswer(**_item(row), timeline=[TimelineEntry(**entry) for entry in told])
 
 

@@ -32,7 +32,7 @@ from control.core.access import (
     new_webhook_secret,
 )
 from control.core.cursor import LIMIT_MAX
-from control.core.quota import check_settings, effective
+from control.core.quota import PARK_HOURS_MAX, check_settings, effective
 from control.core.roles import ALL, of_scopes, require_grantable
 from control.core.tokens import kid_of
 from control.doors import Person
@@ -85,6 +85,11 @@ class SettingsBody(Body):
     max_workflows: Annotated[int, Field(ge=1)] | None = None
     max_executions_per_month: Annotated[int, Field(ge=1)] | None = None
     retention_days: Annotated[int, Field(ge=1)] | None = None
+    park_for_hours: Annotated[int, Field(ge=0, le=PARK_HOURS_MAX)] | None = Field(
+        None,
+        description="How long steps wait for a customer to connect again, from when they were asked"
+        " for, before they fail; 0: they fail at once.",
+    )
     custom_domains: Annotated[list[Domain], Field(max_length=_DOMAINS_MAX)] | None = Field(
         None, description="Hosts that a connection's return_url may lead to.", examples=[["a.dev"]]
     )
@@ -147,6 +152,7 @@ class SettingsAnswer(BaseModel):
     max_workflows: int
     max_executions_per_month: int
     retention_days: int
+    park_for_hours: int
     custom_domains: list[str]
 
 

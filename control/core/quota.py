@@ -27,15 +27,20 @@ PLANS: Final[Mapping[str, Plan]] = {
     "professional": Plan(500, 1_000_000, 30),
     "enterprise": Plan(10_000, 100_000_000, 90),
 }
+# How long steps wait for a customer to connect again; as long as the log keeps their events.
+PARK_HOURS_DEFAULT: Final = 72
+PARK_HOURS_MAX: Final = 720
 BOUNDED: Final = ("max_workflows", "max_executions_per_month", "retention_days")
 
 
 def effective(plan: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Give all settings of a workspace: its own where it chose, its plan's elsewhere."""
     bounds = PLANS[plan]
+    park = chosen.get("park_for_hours")
     return {
         "allow_client_integrations": bool(chosen.get("allow_client_integrations", False)),
         **{name: chosen.get(name) or getattr(bounds, name) for name in BOUNDED},
+        "park_for_hours": PARK_HOURS_DEFAULT if park is None else park,
         "custom_domains": list(chosen.get("custom_domains") or ()),
     }
 

@@ -45,6 +45,7 @@ def timeline(
     rows: Sequence[Row],
     accepted: Row | None,
     declared: Mapping[str, Mapping[str, Any]],
+    waiting: Sequence[Row] = (),
 ) -> list[Entry]:
     """Tell an execution from its event to its end.
 
@@ -53,13 +54,14 @@ def timeline(
         rows: The rows of its steps.
         accepted: The row of what became of its event.
         declared: `declared_steps` of its workflow version; empty where that is not known.
+        waiting: The rows of steps that wait for a customer to connect again.
 
     Returns:
         Entries `{kind, at, place, …}` in the order of time; `step` entries hold the whole step.
     """
     entries = list(_beginning(execution, accepted))
     start = execution["started_at"] or execution["finished_at"]
-    steps = [*_steps(execution, rows, declared, start)] if start is not None else []
+    steps = [*_steps(execution, rows, declared, waiting, start)] if start is not None else []
     steps.sort(key=lambda told: told.at)  # stable: equal times keep the workflow's order
     entries += [_entry(told) for told in steps]
     if execution["finished_at"] is not None:
@@ -102,19 +104,24 @@ def _steps(
     execution: Row,
     rows: Sequence[Row],
     declared: Mapping[str, Mapping[str, Any]],
+    waiting: Sequence[Row],
     start: datetime,
 ) -> Iterator[Told]:
     outcome: Mapping[str, Any] = execution["outcome"] or {}
     by_id: dict[str, list[Row]] = {}
     for row in rows:
         by_id.setdefault(row["step_id"], []).append(row)
+    ended = {(row["step_id"], row["loop_index"]) for row in rows}
+    for row in waiting:
+        if (row["step_id"], row["loop_index"]) not in ended:
+            by_id.setdefault(row["step_id"], []).append(row)
     names = dict.fromkeys((*declared, *outcome, *by_id))
     at = start
     for name in names:
         if name in by_id:
             for row in by_id[name]:
                 at = row["requested_at"] or at
-                yield Told(at, _ran(row))
+                yield Told(at, _waits(row) if "parked_at" in row else _ran(row))
         else:
             told = outcome.get(name, {})
             yield Told(at, _did_not_run(name, declared.get(name, {}), told, execution["status"]))
@@ -133,6 +140,19 @@ def _ran(row: Row) -> Entry:
         "attempts": row["attempts"] or [],
         "waited_ms": milliseconds(row["requested_at"], row["started_at"]),
         "duration_ms": milliseconds(row["started_at"], row["finished_at"]),
+    }
+
+
+def _waits(row: Row) -> Entry:
+    copied = ("step_id", "loop_index", "provider", "action", "connection_id", "effect_key")
+    return {
+        **{name: row[name] for name in (*copied, "requested_at")},
+        "type": "action",
+        "status": "waiting",
+        "reason": row["reason"],
+        "error": {"code": row["reason"], "message": row["message"]},
+        "waits_since": row["parked_at"],
+        "waits_until": row["deadline"],
     }
 
 

@@ -1,4 +1,4 @@
-"""Reads `executions`, `steps` and `event_outcomes`: the projector writes them, nobody else does."""
+"""Reads `executions`, `steps`, `event_outcomes`, which the projector writes, and `parked_steps`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -73,6 +73,26 @@ async def steps(on: Borrowed, workspace: str, execution_id: str) -> list[Row]:
         " WHERE execution_id = %s AND workspace_id = %s ORDER BY requested_at, step_id, loop_index",
         (execution_id, workspace),
     )
+
+
+async def waiting(on: Borrowed, workspace: str, execution_id: str) -> list[Row]:
+    """Give the steps that wait for a customer to connect again."""
+    return await rows(
+        on,
+        "SELECT step_id, loop_index, provider, action, reason, message, connection_id, effect_key,"
+        " requested_at, parked_at, deadline FROM parked_steps"
+        " WHERE execution_id = %s AND workspace_id = %s ORDER BY id",
+        (execution_id, workspace),
+    )
+
+
+async def drop_waiting(on: Borrowed, workspace: str, execution_id: str) -> int:
+    """Drop what waits of an execution that was cancelled; say how many steps that were."""
+    cursor = await on.execute(
+        "DELETE FROM parked_steps WHERE execution_id = %s AND workspace_id = %s",
+        (execution_id, workspace),
+    )
+    return cursor.rowcount
 
 
 async def outcome_at(on: Borrowed, partition: int, offset: int) -> Row | None:

@@ -47,6 +47,7 @@ class Carried:
         response: The last answer: status, body excerpt.
         started_at_us: When the first attempt began: UTC, microseconds.
         later_ms: The step has not ended: its next attempt is this far away.
+        dead_connection: The customer has to connect this one again; the step can wait for it.
     """
 
     outcome: Outcome
@@ -57,6 +58,7 @@ class Carried:
     started_at_us: int
     finished_at_us: int
     later_ms: int | None = None
+    dead_connection: str | None = None
 
 
 def read_attempts(data: bytes) -> list[Attempt]:

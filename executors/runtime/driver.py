@@ -17,6 +17,7 @@ from executors.core.action import call
 from executors.core.outcome import (
     Outcome,
     Rejected,
+    Succeeded,
     Unauthorised,
     Unavailable,
     Unknown,
@@ -31,6 +32,7 @@ from schemas.events import RequestStep
 from schemas.provider import ActionSpec, ProviderSpec
 from schemas.settings import Settings
 from token_vault import endpoints
+from token_vault.refresher import NeedsReauth
 from token_vault.tokens import Credential
 from wire.calls import Calls
 from wire.clock import now, now_us, rng
@@ -59,6 +61,10 @@ class Tokens(Protocol):
         """Give a newer one."""
         ...
 
+    def accepted(self, credential: Credential) -> None:
+        """Note that the vendor took it."""
+        ...
+
 
 class Audit(Protocol):
     """Notes who was given a credential; the vault's `AccessLog` is one."""
@@ -76,6 +82,7 @@ class _Trip:
 
     Attributes:
         request, response: The last ones, for the timeline; no credential is in them.
+        dead: The connection that the customer has to connect again.
     """
 
     command: RequestStep
@@ -88,6 +95,7 @@ class _Trip:
     attempts: list[Attempt] = field(default_factory=list)
     request: dict[str, Any] | None = None
     response: dict[str, Any] | None = None
+    dead: str | None = None
 
 
 class Driver:
@@ -136,9 +144,12 @@ class Driver:
         waited = waited_ms(trip.attempts, started)
         while True:
             outcome = await self._attempt(trip, waited)
-            if isinstance(outcome, Unauthorised) and await self._refresh(trip):
-                waited = 0
-                continue
+            if isinstance(outcome, Unauthorised):
+                instead = await self._refreshed(trip, outcome)
+                if instead is None:
+                    waited = 0
+                    continue
+                outcome = instead
             decision = decide(policy, len(trip.attempts), outcome, _roll)
             if not isinstance(decision, Again):
                 break
@@ -158,6 +169,7 @@ class Driver:
             began,
             now_us(),
             later,
+            trip.dead,
         )
 
     async def _attempt(self, trip: _Trip, waited_ms: int) -> Outcome:
@@ -192,10 +204,8 @@ class Driver:
                 command.user,
                 command.connection_id,
             )
-        except DependencyDown as error:
-            return Unavailable(code=error.code, message=error.public, detail=error.detail)
         except NeighbourhoodError as error:
-            return Rejected(code=error.code, message=error.public, detail=error.detail)
+            return _no_credential(trip, error)
         if self._audit is not None:
             self._audit.used(trip.credential, "step", command.execution_id, command.step_id)
         try:
@@ -223,6 +233,8 @@ class Driver:
                 request = next(steps) if response is None else steps.send(response)
             except StopIteration as end:
                 outcome: Outcome = end.value
+                if isinstance(outcome, Succeeded):
+                    self._tokens.accepted(credential)
                 return outcome
             response = await self._send(trip, credential, request)
         steps.close()
@@ -259,16 +271,31 @@ class Driver:
             return base + url[len(usual) :]
         return endpoints.resolve(url, spec, mode, self._settings)
 
-    async def _refresh(self, trip: _Trip) -> bool:
-        """Get a newer credential, once per step; False where there is none to be had."""
+    async def _refreshed(self, trip: _Trip, outcome: Outcome) -> Outcome | None:
+        """Get a newer credential, once per step.
+
+        Returns:
+            None: there is one, try again at once. Else what the step has come to.
+        """
         if trip.refreshed or trip.credential is None:
-            return False
+            return outcome
         trip.refreshed = True
         try:
             await self._tokens.refreshed(trip.credential)
+        except (NeedsReauth, DependencyDown) as error:
+            # The call was refused, so nothing has happened: the step can wait or come again.
+            trip.refreshed = isinstance(error, NeedsReauth)
+            return _no_credential(trip, error)
         except NeighbourhoodError:
-            return False
-        return True
+            return outcome
+        return None
+
+
+def _no_credential(trip: _Trip, error: NeighbourhoodError) -> Outcome:
+    if isinstance(error, NeedsReauth):
+        trip.dead = error.connection_id
+    made = Unavailable if isinstance(error, DependencyDown) else Rejected
+    return made(code=error.code, message=error.public, detail=error.detail)
 
 
 def _roll() -> float:

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 import structlog
 
-from executors.core.result import from_record, record_of, refused, step_finished
+from executors.core.result import Carried, from_record, record_of, refused, step_finished
 from executors.runtime.driver import Driver
 from executors.runtime.later import later
-from executors.runtime.ledger import Begun, Done, Ledger, Waiting
+from executors.runtime.ledger import Begun, Done, Entry, Fresh, Ledger, Waiting
+from executors.runtime.parking import Parking, why
 from schemas import codec
 from schemas.errors import CorruptEvent, NeighbourhoodError, NotFound
 from schemas.events import DeadLetter, Envelope, RequestStep, StepFinished
 from schemas.provider import ActionSpec, Catalogue, ProviderSpec
 from schemas.topics import DEADLETTER, RESULTS
-from wire.bus import Publisher, Record
+from wire.bus import Publisher, Record, Stored
 from wire.clock import now_us
 from wire.consumer import GroupConsumer, Taken
 from wire.telemetry import ACTIONS, DEADLETTERS
@@ -33,6 +34,7 @@ class Ports:
     ledger: Ledger
     driver: Driver
     publisher: Publisher
+    parking: Parking
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Worker:
             await self._dead_letter(job, "unreadable", job.command.code, job.command.public)
             return
         try:
-            finished = await self._finished(job.taken, job.command)
+            finished = await self._finished(job, job.command)
         except NotFound as error:
             finished = self._refused(job.taken, job.command, error.code, error.public)
         except Exception as error:  # noqa: BLE001 - one bad command must not stop the others
@@ -92,18 +94,22 @@ class Worker:
             reason = f"The executor failed on this command ({type(error).__name__}); report it."
             await self._dead_letter(job, "refused", "executor_error", reason)
             finished = self._refused(job.taken, job.command, "executor_error", reason)
+        labels = {"provider": job.command.provider, "action": job.command.action}
         if finished is None:
+            ACTIONS.labels(**labels, status="waiting").inc()
             return
         status = "replayed" if finished.from_ledger else finished.outcome
-        labels = {"provider": job.command.provider, "action": job.command.action}
         ACTIONS.labels(**labels, status=status).inc()
-        await self._publish(_result_record(finished, job.taken))
+        await self._publish(result_record(finished, job.taken.stored))
 
-    async def _finished(self, taken: Taken, command: RequestStep) -> StepFinished | None:
+    async def _finished(self, job: Job, command: RequestStep) -> StepFinished | None:
+        """Give the end of a step; None: it goes on later."""
         provider = self._ports.catalogue.get(command.provider)
         action = provider.action(command.action)
+        if job.lane is not None and await self._waits_in_order(job, job.lane, command):
+            return None
         return await self._alone(
-            command.effect_key, lambda: self._result(taken, command, provider, action)
+            command.effect_key, lambda: self._result(job, command, provider, action)
         )
 
     def _refused(self, taken: Taken, command: RequestStep, code: str, message: str) -> StepFinished:
@@ -123,36 +129,62 @@ class Worker:
             mine.set_result(None)
 
     async def _result(
-        self, taken: Taken, command: RequestStep, provider: ProviderSpec, action: ActionSpec
+        self, job: Job, command: RequestStep, provider: ProviderSpec, action: ActionSpec
     ) -> StepFinished | None:
         """Carry a command out; None where its step goes on later."""
-        place = taken.stored.place
-        trace = taken.stored.headers.get("traceparent", b"").decode() or None
+        stored, ports = job.taken.stored, self._ports
+        trace = stored.headers.get("traceparent", b"").decode() or None
         if action.read_only:
-            carried = await self._ports.driver.run(command, provider, action, trace)
-            if carried.later_ms is not None:
-                await self._publish_all(later(taken.stored, command, carried, now_us()))
-                return None
-            return step_finished(command, place, carried)
-        entry = await self._ports.ledger.begin(
+            carried = await ports.driver.run(command, provider, action, trace)
+            return await self._ended(job, command, carried, None)
+        entry = await ports.ledger.begin(
             command.workspace_id, command.effect_key, again=bool(command.attempts)
         )
         if isinstance(entry, Done):
-            return from_record(entry.result, command, place)
+            return from_record(entry.result, command, stored.place)
         if isinstance(entry, Waiting):
             return None  # this command was handled before: its timer brings it back
         if isinstance(entry, Begun) and not action.repeatable and command.on_unknown != "retry":
-            carried = self._ports.driver.unknown()
+            carried = ports.driver.unknown()
         else:
-            carried = await self._ports.driver.run(command, provider, action, trace)
+            carried = await ports.driver.run(command, provider, action, trace)
+        return await self._ended(job, command, carried, entry)
+
+    async def _ended(
+        self, job: Job, command: RequestStep, carried: Carried, entry: Entry | None
+    ) -> StepFinished | None:
+        """Write down what came of a step; None where it goes on later.
+
+        Args:
+            job: Its record.
+            command: What that says.
+            carried: What came of it.
+            entry: What the ledger knew of it before; None: it is not in there.
+        """
+        stored, ports = job.taken.stored, self._ports
+        reason = why(carried)
+        if reason is not None:
+            forget = isinstance(entry, Fresh)
+            if await ports.parking.wait(stored, command, job.lane, reason, forget=forget):
+                return None
         if carried.later_ms is not None:
             # The timer first: whoever reads this command again after a crash must not drop it.
-            await self._publish_all(later(taken.stored, command, carried, now_us()))
-            await self._ports.ledger.wait(command.effect_key)
+            await self._publish_all(later(stored, command, carried, now_us()))
+            if entry is not None:
+                await ports.ledger.wait(command.effect_key)
             return None
-        finished = step_finished(command, place, carried)
-        await self._ports.ledger.finish(command.effect_key, record_of(finished))
+        finished = step_finished(command, stored.place, carried)
+        if entry is not None:
+            await ports.ledger.finish(command.effect_key, record_of(finished))
         return finished
+
+    async def _waits_in_order(self, job: Job, lane: str, command: RequestStep) -> bool:
+        """Let a step wait behind others of its order key that do, where it may."""
+        parking, stored = self._ports.parking, job.taken.stored
+        behind = await parking.must_wait(stored, lane)
+        if behind is None:
+            return False
+        return await parking.wait(stored, command, lane, behind, forget=False)
 
     async def _dead_letter(self, job: Job, class_: str, code: str, reason: str) -> None:
         stored = job.taken.stored
@@ -192,7 +224,8 @@ class Worker:
             await asyncio.sleep(_RETRY_S)
 
 
-def _result_record(finished: StepFinished, taken: Taken) -> Record:
+def result_record(finished: StepFinished, command: Stored) -> Record:
+    """Write a step's end as a record; it goes on with the trace of its command."""
     envelope = Envelope(
         f"{finished.execution_id}/{finished.step_id}",
         "nhood.step.finished",
@@ -200,7 +233,7 @@ def _result_record(finished: StepFinished, taken: Taken) -> Record:
         finished.workspace_id,
         finished.finished_at_us,
         subject=finished.execution_id,
-        traceparent=taken.stored.headers.get("traceparent", b"").decode() or None,
+        traceparent=command.headers.get("traceparent", b"").decode() or None,
     )
     key = finished.execution_id.encode()
     return Record(RESULTS, key, codec.encode(finished), envelope.headers())

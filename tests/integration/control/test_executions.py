@@ -304,6 +304,41 @@ async def test_cancel_goes_to_the_log_under_the_executions_key(api, workflow):
     assert (request.execution_id, request.reason) == (story.id, "wrong customer")
 
 
+async def park(api, story, step_id="a"):
+    """Let a step of an execution wait, as the executors do."""
+    async with api.ports.pool.connection() as on:
+        await on.execute(
+            "INSERT INTO parked_steps (effect_key, workspace_id, execution_id, step_id, loop_index,"
+            " mode, provider, action, connection_id, reason, message, topic, partition,"
+            ' "offset", value, headers, requested_at, parked_at, deadline)'
+            " VALUES (%s, %s, %s, %s, 0, 'test', 'slack', 'send_message', 'conn_1', 'needs_reauth',"
+            " 'Connect again.', 'nhood.steps.slack.v1', 0, 1, '', '{}', now(), now(),"
+            " now() + interval '72 h')",
+            (mint("ev"), story.workspace, story.id, step_id),
+        )
+
+
+async def test_step_that_waits_for_its_customer_is_shown_until_the_execution_is_cancelled(
+    api, workflow
+):
+    story = Story(api, workflow)
+    await story.write(story.started())
+    await park(api, story)
+
+    async def step():
+        answer = await api.call("GET", f"/executions/{story.id}")
+        assert answer.status_code == 200, answer.text
+        told = [entry["step"] for entry in answer.json()["timeline"] if entry["step"]]
+        return next(step for step in told if step["step_id"] == "a")
+
+    shown = await step()
+    assert (shown["status"], shown["reason"]) == ("waiting", "needs_reauth")
+    assert shown["error"] == {"code": "needs_reauth", "message": "Connect again.", "detail": None}
+    assert shown["waits_since"] < shown["waits_until"]
+    assert (await api.call("POST", f"/executions/{story.id}/cancel")).status_code == 202
+    assert (await step())["status"] == "pending"
+
+
 async def test_finished_execution_cannot_be_cancelled(api, workflow):
     story = Story(api, workflow)
     await story.write(*story.all())

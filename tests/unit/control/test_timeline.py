@@ -109,3 +109,28 @@ def test_steps_of_a_loop_are_told_one_by_one():
 )
 def test_durations_are_in_milliseconds(start, end, found):
     assert milliseconds(start, end) == found
+
+
+def test_step_that_waits_for_its_customer_says_why_and_until_when():
+    waits = {
+        "step_id": "a",
+        "loop_index": 0,
+        "provider": "slack",
+        "action": "send_message",
+        "reason": "needs_reauth",
+        "message": "Connect again.",
+        "connection_id": "conn_1",
+        "effect_key": "k",
+        "requested_at": at(5),
+        "parked_at": at(6),
+        "deadline": at(99),
+    }
+    told = timeline(execution(), [], None, {"a": DECLARED["a"]}, [waits])
+    (entry,) = [entry for entry in told if "step" in entry]
+    assert (entry["step"]["status"], entry["step"]["reason"]) == ("waiting", "needs_reauth")
+    assert entry["step"]["error"]["message"] == "Connect again."
+    assert (entry["step"]["waits_since"], entry["step"]["waits_until"]) == (at(6), at(99))
+    assert (entry["kind"], entry["at"], entry["place"]) == ("step", at(5), None)
+    # Its end may be shown before its row is gone.
+    ended = timeline(execution(), [row("a", 5)], None, {}, [waits])
+    assert steps_of(ended) == [("a", "succeeded")]

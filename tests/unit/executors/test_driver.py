@@ -15,6 +15,7 @@ from schemas.events import Payload, RequestStep
 from schemas.provider import load_catalogue
 from schemas.settings import Secret, Settings
 from token_vault.core.headers import Proof
+from token_vault.refresher import NeedsReauth
 from token_vault.tokens import Credential
 from wire.calls import Answer
 from wire.clock import now_us
@@ -27,9 +28,15 @@ SENT = {"ok": True, "channel": "C1", "ts": "1503435956.000247", "message": {"tex
 class FakeTokens:
     """A vault whose credential is `token-1` until it is refreshed; or one that refuses."""
 
-    def __init__(self, refuses: NeighbourhoodError | None = None) -> None:
+    def __init__(
+        self,
+        refuses: NeighbourhoodError | None = None,
+        refuses_refresh: NeighbourhoodError | None = None,
+    ) -> None:
         self.version = 1
         self.refuses = refuses
+        self.refuses_refresh = refuses_refresh
+        self.taken: list[int] = []
 
     async def resolve(self, workspace, mode, provider, user, connection_id=None) -> Credential:
         if self.refuses is not None:
@@ -38,8 +45,13 @@ class FakeTokens:
         return Credential(workspace, "conn_1", provider, mode, proof, {}, self.version)
 
     async def refreshed(self, credential: Credential) -> Credential:
+        if self.refuses_refresh is not None:
+            raise self.refuses_refresh
         self.version += 1
         return credential
+
+    def accepted(self, credential: Credential) -> None:
+        self.taken.append(credential.version)
 
 
 def command(action: str = "send_message", mode: str = "live", **more: object) -> RequestStep:
@@ -143,6 +155,37 @@ async def test_token_refused_for_good_is_never_a_success():
     )
     assert carried.outcome.kind == "unauthorised"
     assert len(seen) == 2
+
+
+REVOKED = {"ok": False, "error": "token_revoked"}
+
+
+async def test_token_that_the_vendor_took_is_told_to_the_vault():
+    tokens = FakeTokens()
+    await run(lambda _: httpx.Response(200, json=SENT), tokens=tokens)
+    assert tokens.taken == [1]
+    await run(lambda _: httpx.Response(200, json=REVOKED), tokens=tokens)
+    assert tokens.taken == [1]
+
+
+async def test_dead_connection_is_told_so_that_the_step_can_wait():
+    dead = NeedsReauth("Connect again.", "conn_9")
+    carried, _ = await run(
+        lambda _: httpx.Response(200, json=REVOKED), tokens=FakeTokens(refuses_refresh=dead)
+    )
+    assert (carried.outcome.code, carried.dead_connection) == ("needs_reauth", "conn_9")
+    carried, seen = await run(lambda _: httpx.Response(200), tokens=FakeTokens(dead))
+    assert (carried.outcome.kind, carried.dead_connection, seen) == ("rejected", "conn_9", [])
+
+
+async def test_refused_token_that_cannot_be_refreshed_just_now_is_tried_later():
+    down = DependencyDown("Slack is down.", code="refresh_failed")
+    carried, seen = await run(
+        lambda _: httpx.Response(200, json=REVOKED), tokens=FakeTokens(refuses_refresh=down)
+    )
+    assert (carried.outcome.kind, carried.outcome.code) == ("unavailable", "refresh_failed")
+    assert carried.dead_connection is None
+    assert len(seen) == 3
 
 
 async def test_reset_after_sending_is_unknown_and_not_repeated_when_the_step_says_so():
