@@ -5,6 +5,7 @@
     results ─▶ GroupConsumer ─┘
 
     timers  ─▶ TableConsumer ─▶ Timers ─▶ what is due goes to its topic
+    waits   ─▶ Tail ─▶ Waking ─▶ an event that is waited for is a step's result
 
 Both read and commit at least once; nothing rests on Faust's tables or its exactly_once (design §5),
 and results, two of three records, spare its cost per record (ADR 0007). What is read is only
@@ -31,12 +32,13 @@ from router.memory import Memory
 from router.pipeline import Output, Pipeline
 from router.timers import GROUP as TIMERS_GROUP
 from router.timers import Timers, read_row
+from router.waking import Waking
 from schemas import codec
 from schemas.errors import CorruptEvent, DependencyDown, NeighbourhoodError
 from schemas.events import Place, WorkflowVersion
 from schemas.provider import load_catalogue
 from schemas.settings import Settings
-from schemas.topics import DEFINITIONS, EVENTS, PROGRESS, RESULTS, TIMERS
+from schemas.topics import DEFINITIONS, EVENTS, PROGRESS, RESULTS, TIMERS, WAITS
 from wire.bus import KafkaPublisher, Stored
 from wire.clock import now_us
 from wire.consumer import GroupConsumer, Taken
@@ -114,8 +116,12 @@ class Router:
             bootstrap, "nhood-router", delivery_timeout_ms=60_000, linger_ms=LINGER_MS
         )
         catalogue = load_catalogue()
+        self._wait_places = PlaceReader(bootstrap, "nhood-router", WAITS)
+        self._waking = Waking(self._definitions, self._publisher, self._wait_places, now_us)
+        self._waits_tail = Tail(bootstrap, "nhood-router", WAITS, self._waking.on_record)
+        slugs = [spec.slug for spec in catalogue]
         self._pipeline = Pipeline(
-            self._definitions, self._memory, [spec.slug for spec in catalogue], now_us
+            self._definitions, self._memory, slugs, now_us, self._waking.waits
         )
         self._events = Intake(self._handle_events, self._publisher)
         self._results = Intake(self._handle_results, self._publisher)
@@ -148,13 +154,21 @@ class Router:
         if monotonic() - self._caught_up > FRESH_S:
             await self._catch_up()
         found = [_one(stored, self._pipeline.on_event, self._pipeline) for stored in batch]
-        if any(part.unmatched for part in found):
+        unmatched, awaited = (any(part.unmatched for part in found), any(p.awaited for p in found))
+        if unmatched:
             await self._catch_up()
+        if awaited:  # a step that waits since a moment ago must not miss it
+            await _until_reached(self._waits_tail.catch_up)
+        if unmatched or awaited:
             found = [
-                _one(stored, self._pipeline.on_event, self._pipeline) if part.unmatched else part
+                _one(stored, self._pipeline.on_event, self._pipeline)
+                if part.unmatched or part.awaited
+                else part
                 for stored, part in zip(batch, found, strict=True)
             ]
-        return _joined(found)
+        joined = _joined(found)
+        joined.records += await self._waking.results(joined.wakes)
+        return joined
 
     async def _catch_up(self) -> None:
         began = monotonic()
@@ -202,9 +216,10 @@ class Router:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then carry on what is queued and commit."""
         await self._publisher.start()
-        self._tail.start()
-        await _until_reached(self._tail.catch_up)
-        served = (self._events, self._results, self._timers)
+        for tail in (self._tail, self._waits_tail):
+            tail.start()
+            await _until_reached(tail.catch_up)
+        served = (self._events, self._results, self._timers, self._waking)
         loops = [asyncio.create_task(each.serve()) for each in served]
         self._app.finalize()
         await self._app.maybe_start()
@@ -226,7 +241,9 @@ class Router:
         await asyncio.gather(watch, *loops, return_exceptions=True)
         await self._publisher.close()
         self._tail.close()
-        await asyncio.to_thread(self._places.close)
+        self._waits_tail.close()
+        self._places.close()
+        self._wait_places.close()
         for error in failed:
             if error is not None:
                 raise error
@@ -268,6 +285,7 @@ def _joined(parts: list[Output]) -> Output:
     for part in parts:
         joined.records.extend(part.records)
         joined.afterwards.extend(part.afterwards)
+        joined.wakes.extend(part.wakes)
     return joined
 
 

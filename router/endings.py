@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import orjson
 
-from router.core.pauses import pause_kind
+from router.core.pauses import DELAY, EVENT
 from router.core.state import Execution, StepResult
 from router.waiting import Ending, finished_step, result_record
 from schemas import codec
@@ -20,8 +20,9 @@ from schemas.events import (
     StepError,
 )
 from schemas.loops import ForEachStep
+from schemas.pauses import DelayStep, WaitEventStep
 from schemas.plan import Plan
-from schemas.topics import RESULTS
+from schemas.topics import RESULTS, WAITS
 from schemas.workflow import ActionStep
 from wire.bus import Record
 from wire.due import end_of, publish_at
@@ -89,6 +90,9 @@ def _due(execution: Execution | ExecutionDue, kind: str, due_us: int, now_us: in
 def ends_at_result(plan: Plan, execution_id: str, step_id: str, loop_index: int) -> list[Record]:
     """End what would have settled a step, now that it is settled."""
     step = plan.steps.get(step_id)
+    if isinstance(step, WaitEventStep):
+        name = f"{execution_id}/{step_id}"
+        return [end_of(f"{name}/{EVENT}"), Record(WAITS, name.encode(), None)]
     if isinstance(step, ForEachStep):
         step = step.body
     if isinstance(step, ActionStep) and step.deadline_ms is not None:
@@ -106,11 +110,10 @@ def ends_of(plan: Plan, execution_id: str, known: Mapping[str, StepResult]) -> I
     for name, step in plan.steps.items():
         if name in known:
             continue
-        kind = pause_kind(step)
-        if kind is None:
-            yield from ends_at_result(plan, execution_id, name, 0)
+        if isinstance(step, DelayStep):
+            yield end_of(f"{execution_id}/{name}/{DELAY}")
         else:
-            yield end_of(f"{execution_id}/{name}/{kind}")
+            yield from ends_at_result(plan, execution_id, name, 0)
 
 
 def timed_out(due: ExecutionDue, known: Mapping[str, StepResult], now_us: int) -> ExecutionFinished:

@@ -3,7 +3,7 @@
 Everything is keyed and named by its cause, so handling a record twice writes the same again.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -12,7 +12,9 @@ import structlog
 from router import endings
 from router.core.advance import Advance, advance, start
 from router.core.match import Compiled, Definitions, body_value, match, user_of
+from router.core.pauses import waited
 from router.core.state import Execution, StepResult, decode_state
+from router.core.waits import Waits, Wake
 from router.memory import Memory, RecordOf
 from router.waiting import pause_records
 from schemas import codec
@@ -38,6 +40,7 @@ from schemas.events import Record as AnyRecord
 from schemas.ids import execution_id
 from schemas.incoming import ANY_MODE, read_event, workspace_hint
 from schemas.lineage import origin
+from schemas.pauses import WaitEventStep
 from schemas.plan import Plan
 from schemas.topics import DEADLETTER, EXECUTIONS, RESULTS, steps_topic
 from wire.bus import Record, Stored
@@ -55,11 +58,15 @@ class Output:
         records: To be durable before the batch is acknowledged.
         afterwards: To be written once `records` are durable (tombstones).
         unmatched: An event found no workflow; a definition that is still on its way may change it.
+        awaited: Steps may wait for this event; a wait that is still on its way may change it.
+        wakes: Steps that it wakes; their results are to be written with `records`.
     """
 
     records: list[Record] = field(default_factory=list)
     afterwards: list[Record] = field(default_factory=list)
     unmatched: bool = False
+    awaited: bool = False
+    wakes: list[Wake] = field(default_factory=list)
 
 
 class Pipeline:
@@ -70,6 +77,7 @@ class Pipeline:
         memory: What is remembered of executions.
         providers: Slugs that have a topic.
         now_us: The clock: UTC, microseconds.
+        waits: Steps that wait for events.
     """
 
     def __init__(
@@ -78,7 +86,9 @@ class Pipeline:
         memory: Memory,
         providers: Collection[str],
         now_us: Callable[[], int],
+        waits: Waits | None = None,
     ) -> None:
+        self._waits = Waits(definitions) if waits is None else waits
         self._definitions = definitions
         self._memory = memory
         self._providers = frozenset(providers)
@@ -116,13 +126,17 @@ class Pipeline:
             self._write(after, None, output)
             if after.finished is None and (timer := endings.timeout(compiled.plan, execution, now)):
                 output.records.append(timer)
+        output.awaited = self._waits.awaited(envelope)
+        if output.awaited:
+            output.wakes = self._waits.arrive(envelope, event, payload, now)
+        woken = dict.fromkeys(wake.waiting.execution_id for wake in output.wakes)
         outcome = EventOutcome(
             workspace_id=envelope.workspace,
             event_id=envelope.id,
             event=place,
-            outcome="matched" if started else "no_match",
-            reason=matches.reason,
-            executions=started,
+            outcome="matched" if started or woken else "no_match",
+            reason=_woke(output.wakes) or matches.reason,
+            executions=[*started, *woken],
             event_type=envelope.type,
             subject=envelope.subject,
             mode=None if event.mode == ANY_MODE else event.mode,
@@ -171,13 +185,17 @@ class Pipeline:
         remembered = self._memory.of(partition, result.execution_id)
         if CANCELLED in remembered or FINISHED in remembered:
             return
-        told = _step_result(result)
-        if remembered.get(result.step_id, told) != told:
-            return  # it ended otherwise before: a late result changes nothing
         compiled = self._definitions.versions.get((result.workflow_id, result.version))
         if compiled is None:
             output.records.append(_fact(_version_gone(result, now)))
             return
+        told = _step_result(result)
+        step = compiled.plan.steps.get(result.step_id)
+        if isinstance(step, WaitEventStep):
+            told = waited(step, told)
+        name = compiled.plan.result_name(result.step_id, result.loop_index)
+        if name in remembered and remembered[name].differs(told):
+            return  # it ended otherwise before: a late result changes nothing
         carried = decode_state(
             result.state,
             result.workspace_id,
@@ -186,7 +204,6 @@ class Pipeline:
             result.version,
         )
         known = carried.with_results(remembered)
-        name = compiled.plan.result_name(result.step_id, result.loop_index)
         after = advance(compiled.plan, known, name, told, now)
         self._write(after, partition, output)
         if compiled.plan.races:
@@ -328,6 +345,15 @@ def _new_execution(
         payload=payload,
         traceparent=envelope.traceparent,
     )
+
+
+def _woke(wakes: Sequence[Wake]) -> str:
+    """Say which waiting steps an event woke; the first ten by name."""
+    if not wakes:
+        return ""
+    names = [f"{each.waiting.execution_id}/{each.waiting.step_id}" for each in wakes]
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"Woke {', '.join(names[:10])}{more}."
 
 
 def _step_result(result: StepFinished) -> StepResult:

@@ -2,12 +2,16 @@
 
 import orjson
 from msgspec import Struct
+from msgspec.structs import replace
 
-from router.core.standing import Pause
-from router.core.state import Execution
+from router.core.pauses import DELAY, EVENT
+from router.core.standing import Pause, Wanted
+from router.core.state import Execution, decode_state
+from router.core.waits import Wake
 from schemas import codec
 from schemas.events import (
     Envelope,
+    EventWait,
     Payload,
     Place,
     RequestStep,
@@ -16,36 +20,84 @@ from schemas.events import (
     StepWaiting,
     rfc3339,
 )
-from schemas.topics import EXECUTIONS, RESULTS
+from schemas.topics import EXECUTIONS, RESULTS, WAITS
 from wire.bus import Record
 from wire.due import publish_at
 
 _SOURCE = "/router"
+OUTPUT_BYTES_MAX = 256 * 1024  # of the event that a step gives on, as of any output
 NOWHERE = Place("", -1, -1)
 
 
 def pause_records(pause: Pause, execution: Execution, now_us: int) -> list[Record]:
-    """Build the timer of a delay, which carries the step's result, and the fact for people."""
+    """Build the timer of a pause, which carries its result, and what else tells of it."""
     error = None if pause.error is None else StepError(*pause.error)
+    kind, detail = DELAY, f"until {rfc3339(pause.due_us)}"
     outcome = "succeeded" if error is None else "rejected"
-    ending = Ending(outcome, pause.due_us, pause.output, error, "delay")
+    if pause.wanted is not None:
+        kind = EVENT
+        detail = f"for an event {pause.wanted.event_type}, {detail}"
+        outcome = "succeeded" if error is None else "timed_out"
+    action = "wait_event" if pause.wanted is not None else "delay"
+    ending = Ending(outcome, pause.due_us, pause.output, error, action)
     finished = finished_step(execution, pause, ending)
-    key = f"{execution.execution_id}/{pause.step_id}/delay"
+    key = f"{execution.execution_id}/{pause.step_id}/{kind}"
     record = result_record(finished, execution.traceparent)
-    timer = publish_at(pause.due_us, record, key, execution.workspace_id, now_us)
-    if pause.error is not None:
-        return [timer]
+    records = [publish_at(pause.due_us, record, key, execution.workspace_id, now_us)]
+    if pause.wanted is not None:
+        records.append(_event_wait(pause, pause.wanted, execution, finished))
+    elif error is not None:
+        return records
     waiting = StepWaiting(
         execution.workspace_id,
         execution.execution_id,
         pause.step_id,
         0,
-        "delay",
+        kind,
         pause.due_us,
-        f"until {rfc3339(pause.due_us)}",
+        detail,
         now_us,
     )
-    return [timer, waiting_record(waiting)]
+    return [*records, waiting_record(waiting)]
+
+
+def _event_wait(
+    pause: Pause, wanted: Wanted, execution: Execution, finished: StepFinished
+) -> Record:
+    """Build the record by which every router knows that a step waits for an event."""
+    wait = EventWait(
+        workspace_id=execution.workspace_id,
+        execution_id=execution.execution_id,
+        workflow_id=execution.workflow_id,
+        version=execution.version,
+        step_id=pause.step_id,
+        mode=execution.mode,
+        event_type=wanted.event_type,
+        subject=wanted.subject,
+        match=orjson.dumps(wanted.match),
+        values=orjson.dumps(wanted.values),
+        finished=codec.encode(replace(finished, outcome="succeeded", error=None)),
+        until_us=pause.due_us,
+        at_us=pause.requested_at_us,
+    )
+    name = f"{execution.execution_id}/{pause.step_id}"
+    envelope = Envelope(name, "nhood.event.wait", _SOURCE, wait.workspace_id, wait.at_us)
+    return Record(WAITS, name.encode(), codec.encode(wait), envelope.headers())
+
+
+def woken(wake: Wake, wait: EventWait, now_us: int) -> Record | None:
+    """Build the result of a step that an event wakes; None where this very event started it."""
+    finished = codec.decode_as(StepFinished, wait.finished)
+    names = (wait.workspace_id, wait.execution_id, wait.workflow_id, wait.version)
+    execution = decode_state(finished.state, *names)
+    if execution.event_id == wake.arrived.envelope.id:
+        return None
+    output = orjson.dumps({"timed_out": False, "event": wake.arrived.told})
+    cut = len(output) > OUTPUT_BYTES_MAX
+    if cut:
+        output = orjson.dumps({"timed_out": False, "event": {**wake.arrived.told, "data": None}})
+    done = replace(finished, output=Payload(output), output_cut=cut, finished_at_us=now_us)
+    return result_record(done, execution.traceparent)
 
 
 class Ending(Struct, frozen=True):

@@ -1,15 +1,24 @@
-"""Steps that call nobody but wait: `delay`, for a time or until one.
+"""Steps that call nobody but wait: `delay` for a time or until one, `wait_event` for an event.
 
-A pause is settled by a timer (`router.timers`), so it costs nothing while it lasts.
+A pause is settled by a timer (`router.timers`) or an event, so it costs nothing while it lasts.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
+from schemas.condition import Condition
 from schemas.errors import CorruptEvent
 from schemas.events import parse_rfc3339
 from schemas.reading import Reader, duration_ms
-from schemas.template import Reference, Text, compile_text
+from schemas.template import (
+    Path,
+    Reference,
+    TemplateError,
+    Text,
+    compile_text,
+    compile_value,
+    references,
+)
 
 PAUSE_MAX_MS = 366 * 86_400_000  # a year, and a day for the leap
 
@@ -54,6 +63,101 @@ def read_delay(reader: Reader, step_id: str) -> DelayStep:
         except ValueError as error:
             reader.note("until", str(error), "Write 2026-12-24T08:00:00Z.", "bad_time")
     return DelayStep(step_id, duration, until, reader.ids("depends_on"))
+
+
+@dataclass(frozen=True, slots=True)
+class WaitEventStep:
+    """Waits for an event of this type that is about what the execution is about.
+
+    Attributes:
+        subject: What the event's subject has to be; None: anything.
+        match: Path in the event's payload -> compiled value that has to stand there.
+        filter: CEL over `event` and the execution's `{{…}}`; or None.
+        then, otherwise: Steps that run when the event came, and when it did not in time.
+        on_timeout: fail or continue, where there are no such branches.
+    """
+
+    id: str
+    event_type: str
+    subject: Text | None = None
+    match: Mapping[Path, object] = field(default_factory=dict)
+    filter: Condition | None = None
+    timeout_ms: int = PAUSE_MAX_MS
+    then: tuple[str, ...] = ()
+    otherwise: tuple[str, ...] = ()
+    on_timeout: str = "fail"
+    depends_on: tuple[str, ...] | None = None
+
+    @property
+    def branches(self) -> bool:
+        """Whether it chooses between steps, as a condition does."""
+        return bool(self.then or self.otherwise)
+
+    @property
+    def references(self) -> Iterator[Reference]:
+        """Every template of the step."""
+        if self.subject is not None:
+            yield from self.subject.references
+        for value in self.match.values():
+            yield from references(value)
+        if self.filter is not None:
+            yield from self.filter.bindings.values()
+
+
+_WAIT_FIELDS = (
+    *("id", "name", "type", "event_type", "subject", "match", "filter", "timeout"),
+    *("then", "else", "on_timeout", "depends_on"),
+)
+
+
+def read_wait(reader: Reader, step_id: str) -> WaitEventStep:
+    """Read a wait for an event."""
+    reader.known(*_WAIT_FIELDS)
+    event_type = reader.text("event_type", required=True) or ""
+    if event_type.startswith("nhood."):
+        reader.note("event_type", "starts with nhood., which is ours", "Choose another name.")
+    if not {"subject", "match", "filter"} & reader.body.keys():
+        reader.note(
+            "match",
+            "says not which event: any of this type, whoever it is about, would do",
+            'Write "match": {"order_id": "{{order.id}}"}.',
+            "missing_field",
+        )
+    then, otherwise = reader.ids("then") or (), reader.ids("else") or ()
+    for both in set(then) & set(otherwise):
+        reader.note("else", f"{both} stands in then as well", "A step belongs to one branch.")
+    if "on_timeout" in reader.body and (then or otherwise):
+        reader.note(
+            "on_timeout", "stands beside then or else", "Without the event, else runs.", "conflict"
+        )
+    return WaitEventStep(
+        id=step_id,
+        event_type=event_type,
+        subject=reader.template("subject"),
+        match=_match(reader),
+        filter=reader.condition("filter", required=False),
+        timeout_ms=reader.duration_ms("timeout", PAUSE_MAX_MS, PAUSE_MAX_MS),
+        then=then,
+        otherwise=otherwise,
+        on_timeout=reader.choice("on_timeout", ("fail", "continue"), "fail"),
+        depends_on=reader.ids("depends_on"),
+    )
+
+
+def _match(reader: Reader) -> dict[Path, object]:
+    written = reader.body.get("match", {})
+    if not isinstance(written, Mapping):
+        reader.note("match", "must be an object", 'Write {"order_id": "{{order.id}}"}.')
+        return {}
+    found: dict[Path, object] = {}
+    for path, value in written.items():
+        try:
+            whole = compile_text("{{" + str(path) + "}}").whole
+            if whole is not None:
+                found[whole.path] = compile_value(value)
+        except TemplateError as error:
+            reader.note(f"match.{path}", str(error), "Write a path such as order.id.", error.code)
+    return found
 
 
 def _duration(reader: Reader) -> Text | None:

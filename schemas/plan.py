@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from schemas.errors import Problem
 from schemas.loops import ForEachStep, unit
+from schemas.pauses import WaitEventStep
 from schemas.template import Reference
 from schemas.workflow import (
     Actions,
@@ -118,6 +119,8 @@ def _plan(workflow: Workflow, problems: list[Problem]) -> Plan:
 
 
 def _races(step: Step) -> bool:
+    if isinstance(step, WaitEventStep):
+        return True
     action = step.body if isinstance(step, ForEachStep) else step
     return isinstance(action, ActionStep) and action.deadline_ms is not None
 
@@ -165,7 +168,7 @@ def _branches(
     """Say of each step which condition names it, and under which value."""
     found: dict[str, tuple[str, bool]] = {}
     for step in workflow.steps:
-        if not isinstance(step, ConditionStep):
+        if not isinstance(step, ConditionStep | WaitEventStep):
             continue
         for arm, ids, value in (("then", step.then, True), ("else", step.otherwise, False)):
             for name in ids:
@@ -214,7 +217,7 @@ def _whole_branching(
             continue
         members[name] = None
         step = steps[name]
-        if isinstance(step, ConditionStep):
+        if isinstance(step, ConditionStep | WaitEventStep):
             waiting.extend((*step.then, *step.otherwise))
     return tuple(members)
 

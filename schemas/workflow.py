@@ -2,7 +2,8 @@
 
     Workflow
     ├── trigger  one of `schemas.starts`
-    └── steps    ActionStep | ConditionStep | DelayStep | ForEachStep; `schemas.plan` orders them
+    └── steps    ActionStep | ConditionStep | DelayStep | ForEachStep | WaitEventStep, which
+                 `schemas.plan` orders
 
 `schemas.plan.compile_workflow` reads and orders a workflow: control calls it at save, the router on
 what was saved.
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 from schemas.condition import Condition, compile_condition
 from schemas.errors import InvalidInput, Problem
 from schemas.loops import LOOP_FIELDS, ForEachStep, read_for_each
-from schemas.pauses import PAUSE_MAX_MS, DelayStep, read_delay
+from schemas.pauses import PAUSE_MAX_MS, DelayStep, WaitEventStep, read_delay, read_wait
 from schemas.reading import Reader
 from schemas.starts import Trigger, read_trigger
 from schemas.template import Reference, TemplateError, Text, compile_value, references
@@ -34,10 +35,7 @@ RETRY_DELAY_MAX_MS = 24 * 3600_000
 ORDERED_GAP_MAX_MS = 15 * 60_000  # of a step with an order key, which holds up those behind it
 
 _ID = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
-_TYPES = ("action", "condition", "delay", "for_each")
-_LATER = {
-    "wait_event": "step type wait_event",
-}
+_TYPES = ("action", "condition", "delay", "for_each", "wait_event")
 
 
 class Actions(Protocol):
@@ -112,7 +110,7 @@ class ConditionStep:
                 yield Reference(f"steps.{name}", ("steps", name))
 
 
-Step = ActionStep | ConditionStep | DelayStep | ForEachStep
+Step = ActionStep | ConditionStep | DelayStep | ForEachStep | WaitEventStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +160,6 @@ def invalid_workflow(problems: list[Problem]) -> InvalidInput:
     things = "one thing is" if count == 1 else f"{count} things are"
     return InvalidInput(
         f"The workflow was not saved: {things} wrong.", problems=problems, code="invalid_workflow"
-    )
-
-
-def _not_yet(reader: Reader, kind: str) -> None:
-    reader.note(
-        "type",
-        f"the {_LATER[kind]} is not available in this release",
-        "Use action or condition steps.",
-        "not_supported",
     )
 
 
@@ -226,9 +215,6 @@ def _provider_and_action(body: Mapping[str, Any]) -> tuple[str, str]:
 
 def _step(reader: Reader, step_id: str, actions: Actions | None) -> Step | None:
     kind = reader.body.get("type", _kind(reader.body))
-    if kind in _LATER:
-        _not_yet(reader, str(kind))
-        return None
     kind = reader.choice("type", _TYPES, str(kind))
     if kind == "condition":
         return _condition_step(reader, step_id)
@@ -237,6 +223,8 @@ def _step(reader: Reader, step_id: str, actions: Actions | None) -> Step | None:
     if kind == "for_each":
         reader.known(*_ACTION_FIELDS, *LOOP_FIELDS)
         return read_for_each(reader, _action_step(reader, step_id, actions))
+    if kind == "wait_event":
+        return read_wait(reader, step_id)
     if kind != "action":
         return None
     reader.known(*_ACTION_FIELDS)

@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from router.core.loops import for_each, to_remember
-from router.core.pauses import delay
+from router.core.pauses import pause, waited
 from router.core.standing import (
     FAILED,
     FALSE,
@@ -40,7 +40,7 @@ from router.core.state import (
 from schemas.condition import ConditionError
 from schemas.events import ExecutionFinished, Payload, RequestStep, StepError
 from schemas.loops import ForEachStep
-from schemas.pauses import DelayStep
+from schemas.pauses import DelayStep, WaitEventStep
 from schemas.plan import Needs, Plan
 from schemas.template import (
     MISSING,
@@ -92,6 +92,9 @@ def advance(
         result: How it ended.
         now_us: UTC, microseconds.
     """
+    step = plan.steps.get(step_id)
+    if isinstance(step, WaitEventStep):
+        result = waited(step, result)
     before: frozenset[str] = frozenset()
     if execution.parallel:
         earlier = {name: r for name, r in execution.results.items() if name != step_id}
@@ -181,8 +184,8 @@ def _begun(execution: Execution, step: Step, lookup: Lookup, now_us: int) -> Ste
     """Say where a step stands whose turn it is."""
     if isinstance(step, ConditionStep):
         return _decide(step, lookup)
-    if isinstance(step, DelayStep):
-        return delay(step, execution, lookup, now_us)
+    if isinstance(step, DelayStep | WaitEventStep):
+        return pause(step, execution, lookup, now_us)
     if isinstance(step, ForEachStep):
         body = step.body
         return for_each(
@@ -328,16 +331,17 @@ def _finish(
         mode=execution.mode,
         status=FAILED if error else SUCCEEDED,
         error=error,
-        steps=orjson.dumps({name: _told(state) for name, state in states.items()}),
+        steps=orjson.dumps({name: _told(plan, name, state) for name, state in states.items()}),
         at_us=now_us,
     )
 
 
-def _told(state: StepState) -> dict[str, Any]:
+def _told(plan: Plan, name: str, state: StepState) -> dict[str, Any]:
     told: dict[str, Any] = {"status": state.status}
     if state.reason:
         told["reason"] = state.reason
-    if state.result is not None and state.status in (TRUE, FALSE):
+    decided = state.status in (TRUE, FALSE) and isinstance(plan.steps[name], ConditionStep)
+    if state.result is not None and decided:
         told["operands"] = state.result.output
     if state.result is not None and state.result.error is not None:
         told["error"] = dict(state.result.error)

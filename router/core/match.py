@@ -18,6 +18,7 @@ from schemas.events import (
     WorkflowVersion,
 )
 from schemas.incoming import ANY_MODE
+from schemas.pauses import WaitEventStep
 from schemas.plan import Plan, compile_workflow
 from schemas.starts import ProviderTrigger, Trigger, WebhookTrigger, normal_path
 from schemas.template import MISSING, Reference, TemplateError, as_text, render, walk
@@ -50,11 +51,15 @@ class Definitions:
 
     A version that cannot be compiled (a newer release wrote it) is kept as broken: events that
     would start it are rejected with the reason, never dropped.
+
+    Attributes:
+        awaited: Workspace and event type of every `wait_event` step there ever was.
     """
 
     versions: dict[tuple[str, int], Compiled] = field(default_factory=dict)
     current: dict[str, Compiled] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
+    awaited: set[tuple[str, str]] = field(default_factory=set)
     _by_workspace: dict[str, set[str]] = field(default_factory=dict)
 
     def put(self, key: str, version: WorkflowVersion | None) -> None:
@@ -80,6 +85,9 @@ class Definitions:
             self.broken[version.workflow_id] = str(error)
             return None
         self.broken.pop(version.workflow_id, None)
+        for step in plan.workflow.steps:
+            if isinstance(step, WaitEventStep):
+                self.awaited.add((version.workspace_id, step.event_type))
         return Compiled(version, plan)
 
     def _forget(self, key: str) -> None:

@@ -1,19 +1,37 @@
 """Where a step of an execution stands, and what it waits for."""
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
 from router.core.state import StepResult
 from schemas.events import Payload, RequestStep
+from schemas.template import Path
 
 WAITING, READY, SKIPPED = "waiting", "ready", "skipped"
 SUCCEEDED, FAILED, TRUE, FALSE = "succeeded", "failed", "true", "false"
 
 
+class Wanted(Struct, frozen=True):
+    """The event that a step waits for.
+
+    Attributes:
+        match: Pairs of a path in its payload and the value that has to stand there.
+        values: Template of the filter -> its value in the execution.
+    """
+
+    event_type: str
+    subject: str | None
+    match: tuple[tuple[Path, object], ...]
+    values: Mapping[str, object]
+
+
 class Pause(Struct, frozen=True):
-    """A step that waits for a time.
+    """A step that waits for a time, or for an event until that time.
 
     Attributes:
         due_us: Until when: UTC, microseconds.
+        wanted: The event; or None.
         output: What the step gives then, as a JSON value; or
         error: Why it fails then: code and sentence.
         effect_key: Names this pause, as an effect is named.
@@ -28,6 +46,7 @@ class Pause(Struct, frozen=True):
     output: object = None
     error: tuple[str, str] | None = None
     state: Payload = Payload(b"")
+    wanted: Wanted | None = None
 
 
 class StepState(Struct, frozen=True):

@@ -15,10 +15,10 @@ from schemas.errors import CorruptEvent
 from schemas.events import Payload
 from schemas.ids import effect_key
 from schemas.plan import Plan
+from schemas.workflow import ConditionStep
 
 STATE_BYTES_MAX = 6 * 1024 * 1024  # a command must fit into a record, beside its parameters
 _FORMAT = 1
-_VENDORS = ("succeeded", "failed")  # the others hold a condition's operands
 
 
 class StepResult(Struct, frozen=True):
@@ -36,6 +36,12 @@ class StepResult(Struct, frozen=True):
     error: Mapping[str, str] | None = None
     vendor_id: str | None = None
     counts: tuple[int, int, int] | None = None
+
+    def differs(self, later: "StepResult") -> bool:
+        """Say whether another result of the same step tells another end; outputs may be cut."""
+        if (self.status, self.error) != (later.status, later.error):
+            return True
+        return self.output is not None and self.output != later.output
 
 
 class Execution(Struct, frozen=True):
@@ -142,14 +148,17 @@ def decode_state(
 
 
 def prune(execution: Execution, plan: Plan) -> Execution:
-    """Drop vendors' outputs that no step without a result can still read, and items of loops.
+    """Drop outputs that no step without a result can still read, and items of loops.
 
-    What became of an item is remembered; it does not ride.
+    What conditions decided on is told at the end. What became of an item is remembered; it does
+    not ride.
     """
     open_steps = plan.steps.keys() - execution.results.keys()
     kept = {
         name: result
-        if result.status not in _VENDORS or plan.readers[name] & open_steps
+        if result.output is None
+        or plan.readers[name] & open_steps
+        or isinstance(plan.steps[name], ConditionStep)
         else replace(result, output=None)
         for name, result in execution.results.items()
         if name in plan.steps

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from schemas.events import ExecutionFinished, StepWaiting
+from schemas.events import EventOutcome, ExecutionFinished, StepWaiting
 from tests.integration.router_parts import Log, a_router
 
 
@@ -53,3 +53,26 @@ def test_router_that_comes_later_publishes_what_became_due_meanwhile(log, kafka_
         (ended, *_) = log.executions(ExecutionFinished, 1)
     assert ended.execution_id == waiting.execution_id
     assert ended.status == "succeeded"
+
+
+@pytest.mark.timeout(240)
+def test_wait_is_woken_by_an_event_over_a_killed_router(log, kafka_topics, tmp_path):
+    steps = [
+        {"id": "w", "type": "wait_event", "event_type": "approved", "match": {"n": "{{n}}"}},
+    ]
+    log.save({"name": "W", "trigger": {"type": "webhook", "path": "/x"}, "steps": steps})
+    with a_router(kafka_topics, tmp_path):
+        for number in range(5):
+            log.post("nhood.webhook", {"n": number}, "/x")
+        log.executions(StepWaiting, 5)
+        log.post("approved", {"n": 0})
+        (first,) = log.executions(ExecutionFinished, 1)
+    assert first.status == "succeeded"
+    with a_router(kafka_topics, tmp_path):
+        events = [log.post("approved", {"n": number}) for number in range(1, 5)]
+        log.executions(ExecutionFinished, 5)
+        told = log.wait_for(
+            log.of(EventOutcome, event_id=events[-1]), "the outcome of the last event"
+        )
+    assert told[0].outcome == "matched"
+    assert told[0].reason == f"Woke {told[0].executions[0]}/w."

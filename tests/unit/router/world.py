@@ -8,12 +8,16 @@ from collections.abc import Iterator
 import orjson
 
 from router.core.match import Definitions
+from router.core.waits import Waiting, Waits, Wake
 from router.memory import Memory
 from router.pipeline import Output, Pipeline
+from router.waiting import woken
 from schemas import codec
 from schemas.events import (
     Envelope,
     Event,
+    EventOutcome,
+    EventWait,
     ExecutionFinished,
     Payload,
     Place,
@@ -23,7 +27,7 @@ from schemas.events import (
     Timer,
     WorkflowVersion,
 )
-from schemas.topics import EXECUTIONS, PROGRESS, TIMERS
+from schemas.topics import EXECUTIONS, PROGRESS, TIMERS, WAITS
 from wire.bus import Record, Stored
 
 WS = "ws_00000000000000000000000000"
@@ -57,6 +61,8 @@ class World:
         self.failing = failing
         self.now = NOW
         self.timers: dict[bytes, Timer] = {}
+        self.waits: dict[bytes, EventWait] = {}
+        self.outcomes: list[EventOutcome] = []
         self.progress: dict[bytes, Record] = {}
         # Every result that ever stood on the topic: a command sent twice is answered twice.
         self.results: dict[tuple[str, bytes], Stored] = {}
@@ -78,7 +84,10 @@ class World:
     def restart(self) -> None:
         memory = Memory(self._read)
         memory.restore(0)
-        self.pipeline = Pipeline(self.definitions, memory, ["slack"], lambda: self.now)
+        self.index = Waits(self.definitions)
+        self.pipeline = Pipeline(self.definitions, memory, ["slack"], lambda: self.now, self.index)
+        for key, wait in self.waits.items():
+            self.index.put(Waiting.of(key, Place(WAITS, 0, 0), wait))
 
     def _read(self, _: int) -> Iterator[Stored]:
         for record in self.progress.values():
@@ -107,6 +116,7 @@ class World:
     def _take(self, handle, stored: Stored) -> None:
         output = Output()
         handle(stored, output)
+        self._wake(output.wakes)
         for record in (*output.records, *output.afterwards):
             if record.topic == PROGRESS:
                 self.progress[record.key] = record
@@ -114,10 +124,38 @@ class World:
                 found = codec.decode(record.value)
                 if isinstance(found, ExecutionFinished):
                     self.ends.append(found)
+                elif isinstance(found, EventOutcome):
+                    self.outcomes.append(found)
+            elif record.topic == WAITS:
+                self._wait(record)
             elif record.topic == TIMERS:
                 self._later(record)
             else:
                 self._call(codec.decode_as(RequestStep, record.value))
+
+    def happen(self, type_: str, data: object, name: str = "ev_2", mode: str = "any") -> None:
+        """Let an event come that is no trigger."""
+        envelope = Envelope(name, type_, "/t", WS, self.now)
+        event = codec.encode(Event(Payload(orjson.dumps(data)), mode=mode))
+        stored = Stored(Place("nhood.events.v1", 0, 1), b"k", event, dict(envelope.headers()))
+        self._take(self.pipeline.on_event, stored)
+
+    def _wait(self, record: Record) -> None:
+        if record.value is None:
+            self.waits.pop(record.key, None)
+            self.index.end(record.key)
+            return
+        wait = self.waits[record.key] = codec.decode_as(EventWait, record.value)
+        self._wake(self.index.put(Waiting.of(record.key, Place(WAITS, 0, 0), wait)))
+
+    def _wake(self, wakes: list[Wake]) -> None:
+        for wake in wakes:
+            if wake.waiting.key in self.waits:
+                record = woken(wake, self.waits[wake.waiting.key], self.now)
+                if record is not None:
+                    step, event = wake.waiting.step_id, wake.arrived.envelope.id
+                    place = Place("nhood.results.v1", 0, 0)
+                    self.results[step, event.encode()] = Stored(place, b"ex", record.value)
 
     def _later(self, record: Record) -> None:
         """A timer: at some time its record stands on the results topic."""

@@ -39,6 +39,25 @@ def test_examples_fit(path):
         (workflow(steps=[{"type": "delay", "duration": "366d"}]), True),
         (workflow(steps=[{"type": "delay", "duration": "{{n}}m"}]), True),
         (workflow(steps=[{"type": "delay", "until": "{{at}}"}]), True),
+        (workflow(steps=[{"type": "wait_event", "event_type": "a", "subject": "s"}]), True),
+        (
+            workflow(
+                steps=[
+                    {
+                        "type": "wait_event",
+                        "event_type": "a",
+                        "match": {"o.id": "{{o.id}}"},
+                        "timeout": "3d",
+                        "then": "b",
+                    },
+                    {**STEP, "id": "b"},
+                ]
+            ),
+            True,
+        ),
+        (workflow(steps=[{"type": "wait_event", "event_type": "a"}]), False),
+        (workflow(steps=[{**STEP, "deadline": "2d"}], timeout="3d"), True),
+        (workflow(timeout="soon"), False),
         (workflow(steps=[{"type": "delay"}]), False),
         (workflow(steps=[{"type": "delay", "duration": 1, "until": "{{at}}"}]), False),
         (workflow(name=""), False),
