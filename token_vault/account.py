@@ -192,7 +192,9 @@ async def perform(client: httpx.AsyncClient, visit: Visit, step: HttpStep) -> ht
     roots = visit.roots()
     headers = {name: template.text(roots) for name, template in step.headers.items()}
     headers.setdefault("Accept", "application/json")
-    url = endpoints.resolve(step.url.text(roots), visit.spec, visit.mode, visit.settings)
+    url = endpoints.resolve(
+        step.url.text(roots), visit.spec, visit.mode, visit.settings, visit.variables
+    )
     form = step.form.render(roots) if step.form else {}
     auth: tuple[str, str] | None = None
     if visit.app is not None and step.client_auth == "basic":

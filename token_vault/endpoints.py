@@ -58,16 +58,25 @@ def refresh_url(
     return _address(spec, template, "token_url", mode, variables, settings)
 
 
-def resolve(url: str, spec: ProviderSpec, mode: str, settings: Settings) -> str:
+def resolve(
+    url: str,
+    spec: ProviderSpec,
+    mode: str,
+    settings: Settings,
+    variables: Mapping[str, Any] | None = None,
+) -> str:
     """Give the address to call instead of a vendor's own.
 
     In test mode the sandbox's. In live mode an address on the API's usual host moves along when the
-    base URL is overridden; any other stays.
+    base URL is overridden; any other stays. A host that is made of the account's variables is known
+    by these.
     """
     if mode == "test":
         return sandbox_address(url, settings.sandbox_base, spec.slug)
     override = settings.providers.get(spec.slug, _NONE).base_url
-    usual = urlsplit(spec.api.base_url.source)
+    known = {"connection": spec.connection(variables or {})}
+    base = spec.api.base_url.find(known)
+    usual = urlsplit(base if isinstance(base, str) else "")
     parts = urlsplit(url)
     if override and usual.netloc and (parts.scheme, parts.netloc) == (usual.scheme, usual.netloc):
         instead = urlsplit(override)

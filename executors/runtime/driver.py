@@ -269,7 +269,7 @@ class Driver:
         if url.startswith(usual):
             base = endpoints.base_url(spec, mode, credential.variables, self._settings)
             return base + url[len(usual) :]
-        return endpoints.resolve(url, spec, mode, self._settings)
+        return endpoints.resolve(url, spec, mode, self._settings, credential.variables)
 
     async def _refreshed(self, trip: _Trip, outcome: Outcome) -> Outcome | None:
         """Get a newer credential, once per step.

@@ -30,7 +30,7 @@ _SIGNED: Final = re.compile(
 
 def account_of(vendor: Vendor, incoming: Incoming) -> str | None:
     """Find the account that a request's entered credentials open; None where they open none."""
-    for way in vendor.spec.auth.entered:
+    for way in vendor.entered:
         found = _signer(way, vendor, incoming) if way.signing else _holder(way, incoming)
         if found is not None:
             return found
@@ -40,7 +40,7 @@ def account_of(vendor: Vendor, incoming: Incoming) -> str | None:
 def client_of(vendor: Vendor, incoming: Incoming) -> tuple[AuthSpec, str] | None:
     """Find the account of a client that asks for a token of its own; None where it has none."""
     data = incoming.data if isinstance(incoming.data, dict) else {}
-    for way in vendor.spec.auth.entered:
+    for way in vendor.entered:
         if way.kind != "client_credentials":
             continue
         secret = str(data.get("client_secret", ""))

@@ -1,7 +1,7 @@
 """One vendor as the sandbox plays it: its addresses, its OAuth server, its things."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -13,6 +13,7 @@ from nhood.sandbox.sheet import RouteSheet, Shape, Sheet, read_sheet
 from nhood.sandbox.wire_in import Answer, Incoming, json_answer
 from schemas.expression import Roots, Template
 from schemas.provider import Catalogue, ProviderSpec
+from schemas.provider_auth import AuthSpec
 
 Part = Literal["authorize", "token", "revoke", "account", "action", "extra"]
 
@@ -36,10 +37,16 @@ class Match:
 
 @dataclass(slots=True)
 class Vendor:
-    """A provider with its sheet and its routes."""
+    """A provider with its sheet and its routes.
+
+    Attributes:
+        spec: With the consent as its `auth`, where it has one.
+        entered: Its ways to connect with what a customer enters.
+    """
 
     spec: ProviderSpec
     sheet: Sheet
+    entered: tuple[AuthSpec, ...] = ()
     _fixed: dict[tuple[str, str], list[Route]] = field(default_factory=dict)
     _open: list[tuple[str, re.Pattern[str], Route]] = field(default_factory=list)
 
@@ -117,8 +124,9 @@ def build_vendors(catalogue: Catalogue) -> dict[str, Vendor]:
 
 
 def _build(spec: ProviderSpec) -> Vendor:
-    vendor = Vendor(spec, read_sheet(spec.folder))
-    _add_auth(vendor)
+    consented = spec.connected_by("oauth2")
+    vendor = Vendor(consented, read_sheet(spec.folder), spec.auth.entered)
+    _add_auth(vendor, spec.auth.ways)
     base = spec.api.base_url.source
     for action in spec.actions.values():
         plan = plan_action(action, vendor.sheet)
@@ -131,7 +139,7 @@ def _build(spec: ProviderSpec) -> Vendor:
     return vendor
 
 
-def _add_auth(vendor: Vendor) -> None:
+def _add_auth(vendor: Vendor, ways: Sequence[AuthSpec]) -> None:
     auth = vendor.spec.auth
     parts: list[tuple[str, Template | None, Part]] = [
         ("GET", auth.authorize_url, "authorize"),
@@ -142,7 +150,7 @@ def _add_auth(vendor: Vendor) -> None:
         parts.append(("POST", auth.refresh_url, "token"))
     if auth.revoke is not None:
         parts.append((auth.revoke.method, auth.revoke.url, "revoke"))
-    for way in auth.ways:
+    for way in ways:
         if way.account is not None and way.account.request is not None:
             parts.append((way.account.request.method, way.account.request.url, "account"))
         if way.kind == "client_credentials":

@@ -18,7 +18,7 @@ from executors.core.request import Request, Response
 from nhood.sandbox.app import Sandbox, build_app, build_server
 from nhood.sandbox.entered import PASTED_TOKEN
 from nhood.sandbox.vendor import build_vendors
-from schemas.provider import ProviderSpec, load_catalogue
+from schemas.provider import Catalogue, ProviderSpec, load_catalogue
 from schemas.settings import Settings
 from tests.contract.vendor import read_vendor, told_by_customer
 from token_vault import endpoints
@@ -154,9 +154,12 @@ def landed(answer: httpx.Response) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def running_sandbox(journal: Path | None = None) -> AsyncIterator[Playground]:
+async def running_sandbox(
+    journal: Path | None = None, catalogue: Catalogue = CATALOGUE
+) -> AsyncIterator[Playground]:
     """Run a sandbox on a free port."""
-    app = build_app(CATALOGUE, journal=journal, vendors=VENDORS)
+    vendors = VENDORS if catalogue is CATALOGUE else build_vendors(catalogue)
+    app = build_app(catalogue, journal=journal, vendors=vendors)
     server = build_server(app)
     listening = bind("127.0.0.1", 0, "NHOOD_SANDBOX_PORT")
     running = asyncio.create_task(server.serve(sockets=[listening]))

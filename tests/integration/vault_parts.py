@@ -14,8 +14,9 @@ from starlette.datastructures import Headers
 from schemas.access import Caller
 from schemas.errors import Unauthenticated
 from schemas.ids import WorkspaceId
+from schemas.provider import Catalogue
 from schemas.settings import Secret, Settings
-from tests.integration.sandbox_parts import CUSTOMER, Playground, running_sandbox
+from tests.integration.sandbox_parts import CATALOGUE, CUSTOMER, Playground, running_sandbox
 from tests.root_keys import write_root_key
 from token_vault.oauth import Wish
 from token_vault.routes import build_router
@@ -110,10 +111,12 @@ async def new_workspace(pool: Pool, **settings: Any) -> str:
 
 
 @asynccontextmanager
-async def open_site(database: str, folder: Path, **changes: Any) -> AsyncIterator[Site]:
+async def open_site(
+    database: str, folder: Path, catalogue: Catalogue = CATALOGUE, **changes: Any
+) -> AsyncIterator[Site]:
     """Open everything."""
     write_root_key(folder / "master.key", database)
-    async with running_sandbox() as sandbox:
+    async with running_sandbox(catalogue=catalogue) as sandbox:
         settings = replace(
             Settings(),
             database_url=Secret(database),
@@ -123,7 +126,7 @@ async def open_site(database: str, folder: Path, **changes: Any) -> AsyncIterato
         )
         pool = await open_pool(database, max_size=8)
         workspace = await new_workspace(pool)
-        vault = await Vault.open(settings, pool)
+        vault = await Vault.open(settings, pool, catalogue)
         callers: dict[str, Caller] = {
             "test": Caller(WorkspaceId(workspace), "test", "key_1"),
             "live": Caller(WorkspaceId(workspace), "live", "key_2"),
