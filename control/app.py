@@ -17,6 +17,7 @@ from control import statements
 from control.api import (
     api_keys,
     auth,
+    cancellations,
     completeness,
     deadletters,
     events,
@@ -103,6 +104,7 @@ def build_router(ports: Ports) -> APIRouter:
         members,
         api_keys,
         workflows,
+        cancellations,
         executions,
         events,
         deadletters,

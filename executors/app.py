@@ -11,6 +11,7 @@ from executors.runtime.lanes import Lanes
 from executors.runtime.ledger import Ledger
 from executors.runtime.parking import Parking
 from executors.runtime.releases import Releases
+from executors.runtime.stopped import Stopped
 from executors.runtime.worker import Job, Ports, Worker
 from schemas.errors import InvalidInput, NotFound
 from schemas.provider import Catalogue, load_catalogue
@@ -93,11 +94,13 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AiohttpCalls(allowed_by(settings)) as calls:
-        driver = Driver(calls, vault.tokens, settings, vault.audit)
+        stopped = Stopped()
+        tail = await stopped.follow(bootstrap)
+        driver = Driver(calls, vault.tokens, settings, vault.audit, stopped)
         await publisher.start()
         await ledger.start()
         worker = Worker(
-            Ports(catalogue, ledger, driver, Gathered(publisher), Parking(pool)),
+            Ports(catalogue, ledger, driver, Gathered(publisher), Parking(pool), stopped),
             lambda: running.consumer,
         )
         topics = [steps_topic(slug) for slug in slugs]
@@ -116,6 +119,7 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
             await asyncio.to_thread(running.consumer.close)
             await running.lanes.stop(DRAIN_S)
         gauges.cancel()
+        await asyncio.to_thread(tail.close)
         await ledger.close()
         await publisher.close()
         await vault.close()

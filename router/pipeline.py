@@ -16,6 +16,7 @@ from router.core.pauses import waited
 from router.core.state import Execution, StepResult, decode_state
 from router.core.waits import Waits, Wake
 from router.memory import Memory, RecordOf
+from router.stopped import stopped
 from router.waiting import pause_records
 from schemas import codec
 from schemas.errors import CorruptEvent
@@ -242,12 +243,17 @@ class Pipeline:
                 output.afterwards.extend(ends)
             record_of = RecordOf(due.workspace_id, due.execution_id, now)
             self._remember_end(partition, record_of, output)
+            reason = "The workflow's timeout was over."
+            output.records.append(
+                stopped(CancelRequested(due.workspace_id, due.execution_id, reason, now))
+            )
 
     def _cancel(self, partition: int, request: CancelRequested, output: Output) -> None:
         now = self._now_us()
         record_of = RecordOf(request.workspace_id, request.execution_id, now)
         mark = {CANCELLED: StepResult("cancelled", request.reason)}
         output.records.extend(self._memory.remember(partition, record_of, mark))
+        output.records.append(stopped(request))
         finished = ExecutionFinished(
             workspace_id=request.workspace_id,
             execution_id=request.execution_id,

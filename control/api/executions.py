@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from fastapi import APIRouter, Path, Query
 from pydantic import AwareDatetime, BaseModel, Field
 
+from control.api.cancellations import REASON_MAX, cancel_record
 from control.api.shapes import (
     USER_ID_MAX,
     Body,
@@ -23,13 +24,10 @@ from control.core.timeline import declared_steps, milliseconds, timeline
 from control.ports import Ports
 from control.store import executions, workflows
 from control.store.query import Borrowed, Row
-from schemas import codec
 from schemas.access import Caller, needs
 from schemas.errors import Conflict, InvalidInput, NotFound
-from schemas.events import CancelRequested, Envelope
 from schemas.ids import is_id
-from schemas.topics import RESULTS
-from wire.bus import Record, publish_all
+from wire.bus import publish_all
 from wire.database import connection
 
 WAIT_MAX_S: Final = 30
@@ -38,7 +36,6 @@ WAIT_MAX_S: Final = 30
 APPEARS_WITHIN_S: Final = 1.0
 _LOOK_EVERY_S: Final = 0.05
 _LOOK_SELDOM_S: Final = 0.25
-_REASON_MAX: Final = 500
 
 Status = Literal["running", "succeeded", "failed", "cancelled"]
 T = TypeVar("T")
@@ -159,7 +156,7 @@ class ExecutionAnswer(ExecutionItem):
 class CancelBody(Body):
     """Why it is to stop."""
 
-    reason: Annotated[Text, Field(max_length=_REASON_MAX)] = ""
+    reason: Annotated[Text, Field(max_length=REASON_MAX)] = ""
 
 
 class CancelAnswer(BaseModel):
@@ -219,18 +216,8 @@ async def cancel_execution(
         raise Conflict(
             f"The execution has ended already ({row['status']}).", code="already_finished"
         )
-    now_us = ports.clock()
     reason = (body or CancelBody()).reason
-    request = CancelRequested(caller.workspace_id, execution_id, reason, now_us)
-    envelope = Envelope(
-        f"{execution_id}/cancel",
-        "nhood.execution.cancel_requested",
-        "/control",
-        caller.workspace_id,
-        now_us,
-        subject=execution_id,
-    )
-    record = Record(RESULTS, execution_id.encode(), codec.encode(request), envelope.headers())
+    record = cancel_record(caller.workspace_id, execution_id, reason, ports.clock())
     (place,) = await publish_all(ports.publisher, [record])
     async with connection(ports.pool) as on:
         await executions.drop_waiting(on, caller.workspace_id, execution_id)

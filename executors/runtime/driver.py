@@ -6,7 +6,7 @@ resolve the credential ─▶ attempt ─▶ outcome ─▶ again after a wait, 
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -102,10 +102,16 @@ class Driver:
     """Makes the calls of all steps of a process."""
 
     def __init__(
-        self, calls: Calls, tokens: Tokens, settings: Settings, audit: Audit | None = None
+        self,
+        calls: Calls,
+        tokens: Tokens,
+        settings: Settings,
+        audit: Audit | None = None,
+        stopped: Container[str] = frozenset(),
     ) -> None:
         self._calls = calls
         self._audit = audit
+        self._stopped = stopped
         self._tokens = tokens
         self._settings = settings
         self._slots = Slots(settings.executor_calls)
@@ -191,11 +197,21 @@ class Driver:
         trip.attempts.append(attempt)
         return outcome
 
-    async def _outcome(self, trip: _Trip) -> Outcome:
-        command = trip.command
+    def _needless(self, command: RequestStep) -> Rejected | None:
+        """Say why nothing is to be sent any more; None: it is."""
+        if command.execution_id in self._stopped:
+            message = "The execution was stopped before this attempt; nothing was sent."
+            return Rejected(code="cancelled", message=message)
         if command.deadline_us is not None and now_us() >= command.deadline_us:
             message = "The step's deadline was over before this attempt; nothing was sent."
             return Rejected(code="step_deadline", message=message)
+        return None
+
+    async def _outcome(self, trip: _Trip) -> Outcome:
+        command = trip.command
+        needless = self._needless(command)
+        if needless is not None:
+            return needless
         try:
             trip.credential = await self._tokens.resolve(
                 command.workspace_id,

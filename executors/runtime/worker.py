@@ -1,7 +1,7 @@
 """Carries out commands: ledger, call, ledger, result; one at a time per effect."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -35,6 +35,7 @@ class Ports:
     driver: Driver
     publisher: Publisher
     parking: Parking
+    stopped: Container[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,10 @@ class Worker:
         if isinstance(job.command, CorruptEvent):
             await self._dead_letter(job, "unreadable", job.command.code, job.command.public)
             return
+        labels = {"provider": job.command.provider, "action": job.command.action}
+        if job.command.execution_id in self._ports.stopped:
+            ACTIONS.labels(**labels, status="cancelled").inc()
+            return  # whoever stopped it does not wait for a result
         try:
             finished = await self._finished(job, job.command)
         except NotFound as error:
@@ -94,7 +99,6 @@ class Worker:
             reason = f"The executor failed on this command ({type(error).__name__}); report it."
             await self._dead_letter(job, "refused", "executor_error", reason)
             finished = self._refused(job.taken, job.command, "executor_error", reason)
-        labels = {"provider": job.command.provider, "action": job.command.action}
         if finished is None:
             ACTIONS.labels(**labels, status="waiting").inc()
             return

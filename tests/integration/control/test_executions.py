@@ -23,7 +23,7 @@ from schemas.events import (
 )
 from schemas.ids import execution_id
 from schemas.topics import EVENTS, EXECUTIONS, RESULTS
-from wire.bus import Record
+from wire.bus import Record, partition_of
 from wire.clock import mint, now_us
 
 DEFINITION = {
@@ -396,3 +396,51 @@ async def test_unknown_event_is_told_with_a_hint(api):
     answer = await api.call("GET", f"/events/{mint('ev')}", params={"wait": 0})
     assert (answer.status_code, answer.json()["code"]) == (404, "event_not_found")
     assert json.loads(answer.text)["detail"].count("?wait=5") == 1
+
+
+async def test_executions_that_fit_a_filter_are_cancelled_and_counted(api, workflow):
+    customer = mint("per")
+    stories = [Story(api, workflow, user=customer) for _ in range(3)]
+    for story in stories:
+        await story.write(story.started())
+    ended, other = Story(api, workflow, user=customer), Story(api, workflow, user="somebody")
+    await ended.write(*ended.all())
+    await other.write(other.started())
+    live = Story(api, workflow, user=customer, mode="live")
+    await live.write(live.started())
+    body = {"user_id": customer, "limit": 2, "reason": "left us"}
+    answer = await api.call("POST", "/executions/cancel", body)
+    assert (answer.status_code, answer.json()) == (202, {"requested": 2, "remaining": 1})
+    asked = await _cancelled(api, [each.id for each in (*stories, ended, other, live)])
+    assert asked == {story.id for story in stories[:2]}
+
+
+async def _cancelled(api, names):
+    found = set()
+    for name in names:
+        partition = partition_of(name.encode(), 3)
+        for stored in await api.bus.read(RESULTS, partition, 0, 1_000):
+            if stored.key == name.encode():
+                found.add(codec.decode_as(CancelRequested, stored.value).execution_id)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "filter_missing"),
+        ({"reason": "all of them"}, "filter_missing"),
+        (
+            {"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"},
+            "bad_time_range",
+        ),
+    ],
+)
+async def test_cancelling_without_saying_what_is_refused(api, body, code):
+    answer = await api.call("POST", "/executions/cancel", body)
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+
+
+async def test_nothing_to_cancel_is_no_error(api):
+    answer = await api.call("POST", "/executions/cancel", {"user_id": "nobody-has-this-name"})
+    assert (answer.status_code, answer.json()) == (202, {"requested": 0, "remaining": 0})

@@ -14,6 +14,7 @@ from router.pipeline import Output, Pipeline
 from router.waiting import woken
 from schemas import codec
 from schemas.events import (
+    CancelRequested,
     Envelope,
     Event,
     EventOutcome,
@@ -27,7 +28,7 @@ from schemas.events import (
     Timer,
     WorkflowVersion,
 )
-from schemas.topics import EXECUTIONS, PROGRESS, TIMERS, WAITS
+from schemas.topics import CANCELLATIONS, EXECUTIONS, PROGRESS, TIMERS, WAITS
 from wire.bus import Record, Stored
 
 WS = "ws_00000000000000000000000000"
@@ -68,6 +69,7 @@ class World:
         self.results: dict[tuple[str, bytes], Stored] = {}
         self.calls: list[str] = []
         self.ends: list[ExecutionFinished] = []
+        self.stopped: list[CancelRequested] = []
         self.definitions = Definitions()
         definition = {
             "name": "W",
@@ -99,6 +101,12 @@ class World:
         stored = Stored(Place("nhood.events.v1", 0, 0), b"k", event, dict(envelope.headers()))
         self._take(self.pipeline.on_event, stored)
 
+    def cancel(self) -> None:
+        results = [codec.decode_as(StepFinished, stored.value) for stored in self.results.values()]
+        request = CancelRequested(WS, results[0].execution_id, "Wrong customer.", NOW)
+        place = Place("nhood.results.v1", 0, 0)
+        self._take(self.pipeline.on_result, Stored(place, b"ex", codec.encode(request)))
+
     def deliver(self, step: str) -> None:
         for name, state in list(self.results):
             if name == step:
@@ -128,6 +136,8 @@ class World:
                     self.outcomes.append(found)
             elif record.topic == WAITS:
                 self._wait(record)
+            elif record.topic == CANCELLATIONS:
+                self.stopped.append(codec.decode_as(CancelRequested, record.value))
             elif record.topic == TIMERS:
                 self._later(record)
             else:
