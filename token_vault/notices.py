@@ -110,7 +110,7 @@ class Notices:
             _log.warning(
                 "vault.notice_failed",
                 workspace=notice.workspace_id,
-                event=notice.id,
+                notice=notice.id,
                 attempt=notice.attempt,
                 reason=error,
                 given_up=given_up,

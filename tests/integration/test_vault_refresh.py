@@ -3,80 +3,28 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from schemas.errors import Conflict, DependencyDown, NotFound
-from tests.integration.sandbox_parts import CATALOGUE
+from tests.integration.refresh_parts import (
+    READS,
+    credential_of,
+    expire,
+    leased,
+    pass_time,
+    refreshes,
+    works,
+)
 from tests.integration.vault_parts import Site, open_site
-from token_vault.store import Connection
-from token_vault.tokens import Credential, TokenSource
 from token_vault.vault import Vault
-from wire.clock import now
-
-# A harmless look at each vendor whose tokens are refreshed.
-READS = {
-    "jira": "list_projects",
-    "zendesk": "list_tickets",
-    "salesforce": "query",
-    "gmail": "list_messages",
-    "microsoft_teams": "list_teams",
-    "zoom": "list_meetings",
-}
 
 
 @pytest.fixture
 async def site(database: str, tmp_path: Path) -> AsyncIterator[Site]:
     async with open_site(database, tmp_path) as opened:
         yield opened
-
-
-async def credential_of(site: Site, slug: str, tokens: TokenSource | None = None) -> Credential:
-    return await (tokens or site.vault.tokens).resolve(site.workspace, "test", slug, "u1")
-
-
-async def refreshes(site: Site, slug: str) -> int:
-    """How many refreshes reached the vendor."""
-    items = await site.sandbox.received(slug)
-    asked = [item for item in items if item["action"] == "oauth.token"]
-    return sum(item["body"]["grant_type"] == "refresh_token" for item in asked)
-
-
-async def works(site: Site, slug: str, credential: Credential) -> bool:
-    """Whether the vendor takes this credential."""
-    spec = CATALOGUE.get(slug)
-    name = READS[slug]
-    token = credential.header_value.reveal().removeprefix("Bearer ")
-    params = spec.actions[name].example.params
-    return (await site.sandbox.act(slug, name, params, token=token)).kind == "succeeded"
-
-
-async def expire(site: Site, connection: Connection, seconds: int) -> None:
-    """Set the end of a token that was made an hour ago, as the clock would."""
-    row = await site.row(connection)
-    held = await site.vault.sealer.open_credential(row)
-    at = now() + timedelta(seconds=seconds)
-    old = replace(held, issued_at=now() - timedelta(hours=1), expires_at=at)
-    sealed = await site.vault.sealer.seal_credential(row.workspace_id, row.id, row.user_id, old)
-    await site.sql(
-        "UPDATE connections SET credential = %s, expires_at = %s WHERE id = %s", sealed, at, row.id
-    )
-    site.vault.tokens.forget(row.id)
-
-
-async def pass_time(site: Site, connection: Connection) -> None:
-    """Let the pause after a failure be over."""
-    await site.sql("UPDATE connections SET refresh_at = now() WHERE id = %s", connection.id)
-
-
-async def leased(site: Site, connection: Connection) -> None:
-    """Wait until a refresh is under way."""
-    async with asyncio.timeout(5):
-        while (await site.row(connection)).lease_until is None:  # noqa: ASYNC110 - a row
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("slug", list(READS))

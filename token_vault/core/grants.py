@@ -245,7 +245,9 @@ def read_token(
     if spec.dead_when is not None and spec.dead_when.holds(roots):
         return Refused("dead", code or "invalid_grant", message)
     if status >= 500 or status in (408, 425, 429) or code in _BUSY_CODES:
-        return Refused("unavailable", code or f"http_{status}", message, status >= 500)
+        # 503: it did not take the request on (RFC 9110 §15.6.4).
+        is_open = status >= 500 and status != 503
+        return Refused("unavailable", code or f"http_{status}", message, is_open)
     if not failed or not isinstance(body, Mapping):
         # A proxy's page, cut-off JSON or an answer without a token tells nothing about the grant.
         return Refused("unavailable", code or "unreadable_answer", message, status < 400)
