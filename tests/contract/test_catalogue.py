@@ -1,12 +1,15 @@
 """What holds for every provider file besides its shape."""
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 
 from schemas.expression import Template
 from schemas.provider import ProviderSpec
+from schemas.settings import Secret
 from tests.contract.cases import CATALOGUE, VENDORS, providers, variables_of
+from token_vault.core.headers import proof_of, roots_of
 
 
 def test_catalogue_holds_the_first_four() -> None:
@@ -39,11 +42,11 @@ def test_variable_cannot_lead_a_token_to_another_host(spec: ProviderSpec) -> Non
 @pytest.mark.parametrize("spec", providers())
 def test_connection_addresses_are_https(spec: ProviderSpec) -> None:
     roots = {"connection": spec.connection(variables_of(spec)), "token": "t", "refresh_token": "r"}
-    auth = spec.auth
-    steps = [step.url for step in (auth.revoke, auth.account and auth.account.request) if step]
-    for url in (auth.authorize_url, auth.token_url, auth.refresh_url, *steps):
-        if isinstance(url, Template):
-            assert re.match(r"https://[a-z0-9.-]+/", url.text(roots))
+    for auth in spec.auth.ways:
+        steps = [step.url for step in (auth.revoke, auth.account and auth.account.request) if step]
+        for url in (auth.authorize_url, auth.token_url, auth.refresh_url, *steps):
+            if isinstance(url, Template):
+                assert re.match(r"https://[a-z0-9.-]+/", url.text(roots))
 
 
 @pytest.mark.parametrize("spec", providers())
@@ -56,7 +59,19 @@ def test_default_scopes_cover_the_actions(spec: ProviderSpec) -> None:
 
 
 @pytest.mark.parametrize("spec", providers())
-def test_token_header_carries_the_token(spec: ProviderSpec) -> None:
-    name, value = spec.auth.token_header
-    assert name == "Authorization"
-    assert "s3cret" in value.text({"token": "s3cret"})
+def test_every_secret_of_a_connection_goes_into_what_is_sent(spec: ProviderSpec) -> None:
+    """Each way to connect: what its header holds changes with every secret."""
+    for auth in spec.auth.ways:
+        way = spec.connected_by(auth.kind)
+        secrets = {item.name: Secret(f"{item.name}-1") for item in auth.credentials}
+        sent = [_sent(way, "token-1", secrets)]
+        sent += [_sent(way, "token-1", {**secrets, name: Secret("other")}) for name in secrets]
+        if not auth.credentials:
+            sent.append(_sent(way, "token-2", {}))
+        assert len(set(sent)) == len(sent), auth.kind
+
+
+def _sent(spec: ProviderSpec, token: str, secrets: dict[str, Secret]) -> str:
+    proof = proof_of(spec.auth, roots_of(spec, token, secrets, variables_of(spec)))
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    return repr(proof.headers("GET", "https://api.example/", {}, None, at))

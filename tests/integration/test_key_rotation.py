@@ -13,12 +13,14 @@ from schemas.errors import Conflict, InvalidInput, NotFound, SecretUnavailable
 from schemas.settings import Secret
 from tests.integration.vault_parts import Site, open_site
 from token_vault.core.envelope import key_id_of
+from token_vault.core.grants import App
 from token_vault.key_report import drop_root, report
 from token_vault.keys import KeyRing
 from token_vault.root import open_provider
 from token_vault.rotation import Progress, Rotation, destroy, retire
 from token_vault.store import Account, Connection
 from token_vault.vault import Vault
+from wire.clock import now as clock
 
 
 @pytest.fixture
@@ -64,13 +66,15 @@ async def store_token(vault: Vault, row: Connection, text: str) -> None:
     """Store another token as a refresh does: lease, seal, compare-and-swap."""
     current = await vault.store.get(row.workspace_id, row.id)
     assert current is not None
-    leased = await vault.store.lease(row.workspace_id, row.id, current.credential_version, text)
+    leases = vault.tokens.refresher.leases
+    version = current.credential_version
+    leased = await leases.lease(row.workspace_id, row.id, version, text, reason="refused")
     assert leased is not None
     held = replace(await vault.sealer.open_credential(leased), access_token=Secret(text))
     sealed = await vault.sealer.seal_credential(row.workspace_id, row.id, row.user_id, held)
     account = Account(row.auth_kind, row.account_id, row.account_name, row.variables, row.scopes,
                       row.expires_at)  # fmt: skip
-    assert await vault.store.commit_refresh(leased, text, account, sealed) is not None
+    assert await leases.commit(leased, text, account, sealed) is not None
 
 
 async def test_every_layer_gets_new_keys_and_everything_opens(site: Site) -> None:
@@ -80,6 +84,11 @@ async def test_every_layer_gets_new_keys_and_everything_opens(site: Site) -> Non
     await site.sql(
         "INSERT INTO signing_keys (id, sealed, created_at) VALUES ('sig_1', %s, now())",
         await site.vault.seal_own("signing_key/sig_1", Secret("signs")),
+    )
+    slack = site.vault.catalogue.get("slack")
+    own = App("own-1", Secret("own-secret"))
+    await site.vault.apps.put(
+        site.workspace, slack, own, scopes=None, redirect_uri=None, by="key_1", at=clock()
     )
     old = {kind: list(await keys_of(site, kind)) for kind in ("workspace", "user")}
     old_root = await open_provider(site.settings).current()
@@ -97,6 +106,10 @@ async def test_every_layer_gets_new_keys_and_everything_opens(site: Site) -> Non
     fresh = await site.another()
     assert {user: await token(fresh, site, user) for user in rows} == before
     assert [s.reveal() for s in await fresh.webhook_secrets(site.workspace)] == ["whsec_kept"]
+    kept = await fresh.apps.get(site.workspace, slack, "live")
+    assert (kept.client_id, kept.client_secret.reveal()) == ("own-1", "own-secret")
+    ((secret,),) = await site.sql("SELECT secret FROM oauth_apps")
+    assert key_id_of(bytes(secret)) not in old["workspace"]
     ((sealed,),) = await site.sql("SELECT sealed FROM signing_keys")
     assert (await fresh.open_own("signing_key/sig_1", bytes(sealed))).reveal() == "signs"
     for kind, names in old.items():

@@ -49,6 +49,14 @@ ACME: dict[str, Any] = {
 }
 
 
+KEY: dict[str, Any] = {
+    "kind": "api_key",
+    "credentials": [{"name": "key", "secret": True, "help": "Your key."}],
+    "token_header": "X-Key: ${credentials.key}",
+    "account": {"request": {"method": "GET", "url": "https://acme.example/me"}},
+}
+
+
 def _load(tmp_path: Path, data: object, slug: str = "acme") -> Catalogue:
     folder = tmp_path / slug
     folder.mkdir(exist_ok=True)
@@ -92,6 +100,30 @@ def _set(*path: str) -> Callable[[dict[str, Any], Any], None]:
         (("auth", "variables"), {"host": {"from": "fixed"}}, "needs a default"),
         (("auth", "variables"), {"host": {"from": "token"}}, "nothing reads it"),
         (("auth", "variables", "host", "pattern"), "[", "is no pattern"),
+        (("auth", "credentials"), [], "auth.credentials"),
+        (("auth", "alternatives"), [{"kind": "oauth2"}], "auth.alternatives"),
+        (("auth", "alternatives"), [KEY | {"kind": "basic"}], "basic"),
+        (("auth", "alternatives"), [KEY, KEY], "once only"),
+        (("auth", "alternatives"), [KEY | {"account": None}], "checked by a request"),
+        (("auth", "alternatives"), [KEY | {"variables": {}}], "stand in auth itself"),
+        (
+            ("auth", "alternatives"),
+            [KEY | {"token_header": "X-Key: ${credentials.k}"}],
+            "credentials.k is not declared",
+        ),
+        (
+            ("auth", "alternatives"),
+            [
+                KEY
+                | {
+                    "kind": "client_credentials",
+                    "client_auth": "post",
+                    "token_body": "form",
+                    "token_url": "https://acme.example/t",
+                }
+            ],
+            "lack client_id",
+        ),
         (("errors",), [{"when": "status = 4", "outcome": "rejected"}], "errors[0].when"),
         (("errors",), [{"status": 4, "outcome": "broken"}], "errors[0].outcome"),
         (("errors",), [{"status": 4, "message": "${bod.x}", "outcome": "rejected"}], "bod.x"),
