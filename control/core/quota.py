@@ -1,32 +1,11 @@
 """What each plan may have, and what a workspace may set for itself within it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from schemas.errors import Forbidden, InvalidInput, Problem
+from schemas.quotas import PLANS
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Bounds of a plan.
-
-    Attributes:
-        max_workflows: Workflows of one mode.
-        max_executions_per_month: Both modes together.
-        retention_days: How long executions are shown.
-    """
-
-    max_workflows: int
-    max_executions_per_month: int
-    retention_days: int
-
-
-PLANS: Final[Mapping[str, Plan]] = {
-    "free": Plan(20, 10_000, 7),
-    "professional": Plan(500, 1_000_000, 30),
-    "enterprise": Plan(10_000, 100_000_000, 90),
-}
 # How long steps wait for a customer to connect again; as long as the log keeps their events.
 PARK_HOURS_DEFAULT: Final = 72
 PARK_HOURS_MAX: Final = 720

@@ -3,9 +3,10 @@
 import pytest
 
 from control.core.lint import CatalogueActions
-from control.core.quota import PLANS, check_settings, check_workflows, effective
+from control.core.quota import check_settings, check_workflows, effective
 from schemas.errors import Forbidden, InvalidInput
 from schemas.provider import load_catalogue
+from schemas.quotas import PLANS
 
 
 @pytest.fixture(scope="module")
