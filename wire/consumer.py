@@ -5,6 +5,9 @@
 The thread polls whatever happens, so membership is kept while calls are slow; when too much is
 under way it pauses the partitions instead. On a rebalance what has begun gets time to end, what has
 not is left to the next owner.
+
+What has no room for now can be put off (`put_off`): it stays uncommitted, its content is dropped,
+and whoever put it off reads it from the log again (`wire.reread`) and hands it in by `take_again`.
 """
 
 import asyncio
@@ -24,6 +27,7 @@ _log = structlog.get_logger()
 
 UNDER_WAY_MAX = 2_000  # records taken and not done; more would only wait in memory
 UNDER_WAY_BYTES_MAX = 64 * 1024 * 1024
+PUT_OFF_MAX = 200_000  # offsets in memory, and what a crash makes us look at again
 COMMIT_EVERY_S = 0.5  # what a crash makes us handle again, for the ledger to answer
 REVOKE_WAIT_S = 10.0  # for calls under way at a rebalance; a fraction of the poll interval (300 s)
 _POLL_S = 0.2
@@ -40,11 +44,13 @@ class Assignment:
     Attributes:
         ours: False after a rebalance took it: what has not begun must not begin.
         begun: Records being handled.
+        put_off: Records of which only the offset is kept.
     """
 
     offsets: Offsets = field(default_factory=Offsets)
     ours: bool = True
     begun: int = 0
+    put_off: int = 0
     committed: int = -1
 
 
@@ -67,6 +73,8 @@ class GroupConsumer:
         deliver: Called on the event loop with what was taken.
         rebalanced: Called on the event loop after partitions came or went, before any record of a
             new one is delivered.
+        losing: Called on the event loop when partitions are about to go, or all at the end: what
+            only waits had better be given up, for what has begun is waited for.
     """
 
     def __init__(
@@ -76,6 +84,7 @@ class GroupConsumer:
         topics: Sequence[str],
         deliver: Callable[[list[Taken]], None],
         rebalanced: Callable[[], None] = lambda: None,
+        losing: Callable[[], None] = lambda: None,
     ) -> None:
         self._consumer = Consumer(
             {
@@ -96,6 +105,7 @@ class GroupConsumer:
         self._topics = list(topics)
         self._deliver = deliver
         self._rebalanced = rebalanced
+        self._losing = losing
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Condition()
         self._assigned: dict[tuple[str, int], Assignment] = {}
@@ -131,6 +141,33 @@ class GroupConsumer:
                 taken.assignment.offsets.done(taken.stored.place.offset)
             self._drop(taken)
             self._lock.notify_all()
+
+    def put_off(self, taken: Taken) -> None:
+        """Forget a record's content until `take_again`; nobody has begun it."""
+        with self._lock:
+            taken.assignment.put_off += 1
+            self._drop(taken)
+
+    def take_again(self, record: Stored, assignment: Assignment) -> Taken | None:
+        """Count a record in again that was put off; None: it is another member's by now."""
+        now = time.monotonic()
+        with self._lock:
+            if not assignment.ours:
+                return None
+            assignment.put_off -= 1
+            self._count(record, now)
+        return Taken(record, assignment, now)
+
+    def give_up(self, assignment: Assignment, offset: int) -> None:
+        """Note that a record that was put off cannot be read any more."""
+        with self._lock:
+            assignment.put_off -= 1
+            assignment.offsets.done(offset)
+
+    def _count(self, record: Stored, now: float) -> None:
+        place, size = record.place, len(record.value or b"")
+        self._under_way[place.topic, place.partition, place.offset] = (now, size)
+        self._bytes += size
 
     def _drop(self, taken: Taken) -> None:
         place = taken.stored.place
@@ -206,17 +243,20 @@ class GroupConsumer:
             if assignment is None:
                 return None
             assignment.offsets.take(place.offset)
-            size = len(record.value or b"")
-            self._under_way[place.topic, place.partition, place.offset] = (now, size)
-            self._bytes += size
+            self._count(record, now)
         return Taken(record, assignment, now)
 
     def _regulate(self) -> None:
         """Pause when too much is under way, go on at half of it."""
         with self._lock:
             count, size = len(self._under_way), self._bytes
-        full = count >= UNDER_WAY_MAX or size >= UNDER_WAY_BYTES_MAX
-        free = count <= UNDER_WAY_MAX // 2 and size <= UNDER_WAY_BYTES_MAX // 2
+            put_off = sum(assignment.put_off for assignment in self._assigned.values())
+        full = count >= UNDER_WAY_MAX or size >= UNDER_WAY_BYTES_MAX or put_off >= PUT_OFF_MAX
+        free = (
+            count <= UNDER_WAY_MAX // 2
+            and size <= UNDER_WAY_BYTES_MAX // 2
+            and put_off < PUT_OFF_MAX
+        )
         if full and not self._paused:
             self._consumer.pause(self._consumer.assignment())
             self._paused = True
@@ -263,6 +303,8 @@ class GroupConsumer:
             going = [self._assigned[key] for key in keys if key in self._assigned]
             for assignment in going:
                 assignment.ours = False
+            with contextlib.suppress(RuntimeError):  # the loop may be over by the time we leave
+                self._loop.call_soon_threadsafe(self._losing)
             self._lock.wait_for(
                 lambda: not any(assignment.begun for assignment in going),
                 max(0.0, deadline - time.monotonic()),
