@@ -2,14 +2,16 @@
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 
+from executors.runtime.dispatch import Dispatch
 from executors.runtime.driver import Driver
-from executors.runtime.lanes import Lanes
 from executors.runtime.ledger import Ledger
 from executors.runtime.parking import Parking
+from executors.runtime.plans import Plans
 from executors.runtime.releases import Releases
 from executors.runtime.stopped import Stopped
 from executors.runtime.worker import Job, Ports, Worker
@@ -21,11 +23,19 @@ from token_vault.duties import repeating, vault_duties
 from token_vault.vault import Vault
 from wire.bus import KafkaPublisher
 from wire.calls import AiohttpCalls
-from wire.consumer import GroupConsumer, Taken
-from wire.database import open_pool
+from wire.consumer import GroupConsumer
+from wire.database import Pool, open_pool
 from wire.gather import Gathered
 from wire.http import allowed_by
-from wire.telemetry import LAG, OLDEST_UNFINISHED, configure_logging, start_ops_server
+from wire.reread import Reread
+from wire.telemetry import (
+    LAG,
+    OLDEST_UNFINISHED,
+    STEPS_PUT_OFF,
+    STEPS_WAITING,
+    configure_logging,
+    start_ops_server,
+)
 
 _log = structlog.get_logger()
 
@@ -42,21 +52,31 @@ class Executors:
     """What runs: stopped in the order of the fields."""
 
     consumer: GroupConsumer
-    lanes: Lanes[Job]
-
-    def deliver(self, batch: list[Taken]) -> None:
-        """Start what was taken."""
-        for taken in batch:
-            job = Job.read(taken)
-            self.lanes.add(job, job.lane)
+    dispatch: Dispatch[Job]
+    plans: Plans
+    again: Reread
 
     async def measure(self) -> None:
         """Keep the gauges true, for ever."""
         while True:
             OLDEST_UNFINISHED.set(self.consumer.oldest_unfinished_s())
+            STEPS_WAITING.set(self.dispatch.waiting)
+            STEPS_PUT_OFF.set(self.dispatch.put_off)
             for topic, lag in self.consumer.lag.items():
                 LAG.labels(stage="executors", topic=topic).set(lag)
             await asyncio.sleep(_MEASURE_S)
+
+
+def build(settings: Settings, pool: Pool, topics: Sequence[str], worker: Worker) -> Executors:
+    """Put together what takes steps and gives them their turns; nothing begins yet."""
+    bootstrap = settings.kafka_bootstrap_servers
+    again = Reread(bootstrap, "nhood-executors")
+    plans = Plans(pool, lambda name, plan: dispatch.set_plan(name, plan))
+    dispatch = Dispatch(
+        settings.executor_calls, Job.read, worker.handle, lambda: consumer, again, plans.of
+    )
+    consumer = GroupConsumer(bootstrap, GROUP, topics, dispatch.deliver, losing=dispatch.abandon)
+    return Executors(consumer, dispatch, plans, again)
 
 
 def chosen_slugs(catalogue: Catalogue, wanted: tuple[str, ...] | None) -> list[str]:
@@ -104,10 +124,8 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
             lambda: running.consumer,
         )
         topics = [steps_topic(slug) for slug in slugs]
-        running = Executors(
-            GroupConsumer(bootstrap, GROUP, topics, lambda batch: running.deliver(batch)),
-            Lanes(worker.handle),
-        )
+        running = build(settings, pool, topics, worker)
+        running.plans.start()
         ops = start_ops_server(
             settings.host, settings.ops_port, lambda: running.consumer.ready and not stop.is_set()
         )
@@ -117,9 +135,11 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
         async with vault_duties(vault, publisher), repeating("release", releases.turn, 1.0):
             await _until(stop, running.consumer)
             await asyncio.to_thread(running.consumer.close)
-            await running.lanes.stop(DRAIN_S)
+            await running.dispatch.stop(DRAIN_S)
         gauges.cancel()
         await asyncio.to_thread(tail.close)
+        await running.plans.close()
+        await running.again.close()
         await ledger.close()
         await publisher.close()
         await vault.close()

@@ -291,7 +291,7 @@ parked_steps = Table(
     Column("user_id", Text),
     # The dead one; of a step in order, the one that its lane waits for
     Column("connection_id", Text),
-    # What keeps its order (`executors.runtime.lanes`); null: it has none
+    # What keeps its order (`executors.runtime.worker.Job.lane`); null: it has none
     Column("lane", Text),
     # needs_reauth or in_order (behind another of its lane)
     Column("reason", Text, nullable=False),

@@ -44,6 +44,19 @@ TIMERS_LATE = Histogram(
     "How long after its time a timer was published.",
     buckets=(0.005, 0.02, 0.1, 0.5, 1, 5, 30, 300),
 )
+STEPS_WAITING = Gauge("nhood_executor_waiting_steps", "Steps in memory that hold no turn.")
+STEPS_PUT_OFF = Gauge(
+    "nhood_executor_put_off_steps", "Steps that had no room: read from the log again later."
+)
+LIMIT_WAITS = Counter(
+    "nhood_limit_waits", "Calls that had to wait for a rate or a breaker.", ["provider", "reason"]
+)
+BREAKERS_OPEN = Gauge(
+    "nhood_breakers_open", "Breakers that are open or half open.", ["provider", "level"]
+)
+BREAKER_CHANGES = Counter(
+    "nhood_breaker_changes", "Changes of breakers' states.", ["provider", "level", "state"]
+)
 ROUTER_EVENTS = Counter("nhood_router_events", "Events handled, by outcome.", ["outcome"])
 DEADLETTERS = Counter(
     "nhood_deadletter", "Records sent to the dead-letter topic.", ["stage", "reason"]

@@ -1,1 +1,1 @@
-"""The executors' shell: consumer, lanes, driver, limiter, ledger."""
+"""The executors' shell: dispatch, driver, limits, ledger."""

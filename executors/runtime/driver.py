@@ -1,14 +1,17 @@
-"""Drives an action's generator: credential, network, time, attempts. Knows no vendor.
+"""Drives an action's generator: credential, limits, network, time, attempts. Knows no vendor.
 
-resolve the credential ─▶ attempt ─▶ outcome ─▶ again after a wait, or the end
-                             │
-                             └─ request ─▶ HTTP ─▶ response ─▶ the generator ─▶ request …
+resolve the credential ─▶ gate ─▶ attempt ─▶ outcome ─▶ again after a wait, or the end
+                                     │
+                                     └─ request ─▶ HTTP ─▶ response ─▶ the generator ─▶ request …
+
+Whoever waits (at the gate, for a retry) gives its turn to others meanwhile. A gate makes a step
+wait until its own deadline, and does not use up its attempts.
 """
 
 import asyncio
-from collections.abc import Container, Mapping
+from collections.abc import Awaitable, Container, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import httpx
 import orjson
@@ -18,6 +21,7 @@ from executors.core.outcome import (
     Outcome,
     Rejected,
     Succeeded,
+    Throttled,
     Unauthorised,
     Unavailable,
     Unknown,
@@ -25,8 +29,15 @@ from executors.core.outcome import (
 )
 from executors.core.request import Request, Response
 from executors.core.result import Attempt, Carried, excerpt, read_attempts, waited_ms
-from executors.core.retry import HELD_MAX_MS, Again, Policy, decide, longest_wait_ms
-from executors.runtime.slots import Slots
+from executors.core.retry import (
+    HELD_MAX_MS,
+    TOTAL_MAX_MS,
+    Again,
+    Policy,
+    decide,
+    longest_wait_ms,
+)
+from executors.runtime.limits import Gate, Limits
 from schemas.errors import DependencyDown, NeighbourhoodError
 from schemas.events import RequestStep
 from schemas.provider import ActionSpec, ProviderSpec
@@ -41,6 +52,7 @@ from wire.redact import bytes_without
 from wire.telemetry import CALL_SECONDS
 
 REQUESTS_PER_ATTEMPT_MAX = 200  # of one action: pages, upload parts
+Waited = TypeVar("Waited")
 
 
 class Tokens(Protocol):
@@ -76,11 +88,39 @@ class Audit(Protocol):
         ...
 
 
+class Turn(Protocol):
+    """The right to call (`executors.runtime.dispatch.Turn`)."""
+
+    async def without(self, wait: Awaitable[Waited]) -> Waited:
+        """Give it to others while waiting."""
+        ...
+
+
+@dataclass(slots=True)
+class Permit:
+    """The right to make the first call of a step, from the gate.
+
+    Attributes:
+        waited_ms: How long it took to get.
+    """
+
+    gate: Gate
+    waited_ms: int
+
+    def give_back(self) -> None:
+        """There is nothing to call after all."""
+        self.gate.cancelled(sent=False)
+
+
 @dataclass(slots=True)
 class _Trip:
     """One step's way through its attempts.
 
     Attributes:
+        permit: For the first attempt, where it is there already.
+        gate: Where the attempt under way passed; None: it did not come so far.
+        timeout: Of the attempt under way.
+        gate_wait_ms: How long it waited at the gate.
         request, response: The last ones, for the timeline; no credential is in them.
         dead: The connection that the customer has to connect again.
     """
@@ -90,6 +130,11 @@ class _Trip:
     action: ActionSpec
     traceparent: str | None
     params: Mapping[str, Any]
+    turn: Turn | None = None
+    permit: Permit | None = None
+    gate: Gate | None = None
+    timeout: asyncio.Timeout | None = None
+    gate_wait_ms: int = 0
     credential: Credential | None = None
     refreshed: bool = False
     attempts: list[Attempt] = field(default_factory=list)
@@ -108,13 +153,14 @@ class Driver:
         settings: Settings,
         audit: Audit | None = None,
         stopped: Container[str] = frozenset(),
+        limits: Limits | None = None,
     ) -> None:
         self._calls = calls
+        self._limits = limits or Limits(settings)
         self._audit = audit
         self._stopped = stopped
         self._tokens = tokens
         self._settings = settings
-        self._slots = Slots(settings.executor_calls)
 
     def unknown(self) -> Carried:
         """Give the end of a step that was begun by someone who did not live to tell."""
@@ -122,19 +168,53 @@ class Driver:
         message = "The call was begun and its end was not recorded; the step says not to repeat it."
         return Carried(Unknown(code="unknown", message=message), (), None, None, None, now, now)
 
+    async def admit(
+        self, command: RequestStep, spec: ProviderSpec, action: ActionSpec, turn: Turn | None
+    ) -> Permit | None:
+        """Wait until a step may make its first call, before it is noted as begun.
+
+        A step that waits here (for a rate, a breaker) can be left at any time: nobody has to ask
+        whether its call was made. None where there is no gate; `run` will say why.
+        """
+        try:
+            credential = await self._resolve(command)
+            gate = self._limits.gate(spec, action.id, credential)
+        except NeighbourhoodError:
+            return None
+        return await self._pass(command, gate, turn)
+
+    async def _pass(self, command: RequestStep, gate: Gate, turn: Turn | None) -> Permit | None:
+        """Pass a gate; None where the step's time was up before."""
+        if gate.passes():
+            return Permit(gate, 0)
+        before = now_us()
+        passed = await _aside(turn, gate.wait(_left_s(command)))
+        return Permit(gate, (now_us() - before) // 1_000) if passed else None
+
     async def run(
         self,
         command: RequestStep,
         spec: ProviderSpec,
         action: ActionSpec,
         traceparent: str | None = None,
+        turn: Turn | None = None,
+        permit: Permit | None = None,
     ) -> Carried:
         """Carry a step out, with its retries; failures are outcomes, not exceptions.
 
         Where the next attempt is too far away to be waited for here, `later_ms` is set.
+
+        Args:
+            command: What to do.
+            spec: Its provider.
+            action: Its action.
+            traceparent: W3C's, for the vendor.
+            turn: Held by the caller; given to others while the step waits.
+            permit: From `admit`.
         """
         started = now_us()
-        trip = _Trip(command, spec, action, traceparent, orjson.loads(command.params.data))
+        params = orjson.loads(command.params.data)
+        trip = _Trip(command, spec, action, traceparent, params, turn, permit)
         trip.attempts.extend(read_attempts(command.attempts))
         began = trip.attempts[0].started_at_us if trip.attempts else started
         policy = Policy(
@@ -164,7 +244,7 @@ class Driver:
             if held > HELD_MAX_MS and command.order_key is None:
                 later = waited
                 break
-            await asyncio.sleep(waited / 1000)
+            await _aside(turn, asyncio.sleep(waited / 1000))
         connection = trip.credential.connection_id if trip.credential else command.connection_id
         return Carried(
             outcome,
@@ -179,10 +259,11 @@ class Driver:
         )
 
     async def _attempt(self, trip: _Trip, waited_ms: int) -> Outcome:
-        started = now_us()
         trip.response = None
-        async with self._slots:
-            outcome = await self._outcome(trip)
+        trip.gate_wait_ms = 0
+        refused = await self._ready(trip)
+        started = now_us()
+        outcome = refused or await self._outcome(trip)
         took = now_us() - started
         CALL_SECONDS.labels(provider=trip.spec.slug).observe(took / 1_000_000)
         attempt = Attempt(
@@ -192,9 +273,32 @@ class Driver:
             status=outcome.status,
             outcome=outcome.kind,
             code=outcome.code,
-            waited_ms=waited_ms,
+            waited_ms=waited_ms + trip.gate_wait_ms,
         )
         trip.attempts.append(attempt)
+        return outcome
+
+    async def _ready(self, trip: _Trip) -> Outcome | None:
+        """Get the credential and pass the gate; an outcome where that cannot or need not be."""
+        permit, trip.permit, trip.gate = trip.permit, None, None
+        command = trip.command
+        outcome: Outcome | None
+        try:
+            trip.credential = await self._resolve(command)
+            if permit is None:
+                gate = self._limits.gate(trip.spec, trip.action.id, trip.credential)
+                permit = await self._pass(command, gate, trip.turn)
+                if permit is None:
+                    return self._needless(command) or _late(trip.spec)
+                if permit.waited_ms:  # it may have changed meanwhile
+                    trip.credential = await self._resolve(command)
+            outcome = self._needless(command)
+        except NeighbourhoodError as error:
+            outcome = self._needless(command) or _no_credential(trip, error)
+        if outcome is None and permit is not None:
+            trip.gate, trip.gate_wait_ms = permit.gate, permit.waited_ms
+        elif permit is not None:
+            permit.give_back()
         return outcome
 
     def _needless(self, command: RequestStep) -> Rejected | None:
@@ -207,26 +311,39 @@ class Driver:
             return Rejected(code="step_deadline", message=message)
         return None
 
+    async def _resolve(self, command: RequestStep) -> Credential:
+        return await self._tokens.resolve(
+            command.workspace_id,
+            command.mode,
+            command.provider,
+            command.user,
+            command.connection_id,
+        )
+
     async def _outcome(self, trip: _Trip) -> Outcome:
-        command = trip.command
-        needless = self._needless(command)
-        if needless is not None:
-            return needless
-        try:
-            trip.credential = await self._tokens.resolve(
-                command.workspace_id,
-                command.mode,
-                command.provider,
-                command.user,
-                command.connection_id,
-            )
-        except NeighbourhoodError as error:
-            return _no_credential(trip, error)
+        """Make the calls of one attempt and tell the gate how it ended."""
+        assert trip.credential is not None  # noqa: S101 - for the type checker
+        assert trip.gate is not None  # noqa: S101 - for the type checker
         if self._audit is not None:
+            command = trip.command
             self._audit.used(trip.credential, "step", command.execution_id, command.step_id)
+        trip.request = None
         try:
-            async with asyncio.timeout(command.timeout_ms / 1000):
-                return await self._drive(trip, trip.credential)
+            outcome = await self._timed(trip, trip.credential)
+        except BaseException:
+            trip.gate.cancelled()
+            raise
+        if trip.request is None:
+            trip.gate.cancelled(sent=False)
+        else:
+            trip.gate.ended(outcome)
+        return outcome
+
+    async def _timed(self, trip: _Trip, credential: Credential) -> Outcome:
+        command = trip.command
+        try:
+            async with asyncio.timeout(command.timeout_ms / 1000) as trip.timeout:
+                return await self._drive(trip, credential)
         except TimeoutError:
             text = f"no whole answer within {command.timeout_ms} ms"
             return classify_failure(trip.spec, trip.action, "may_have_arrived", text)
@@ -252,10 +369,24 @@ class Driver:
                 if isinstance(outcome, Succeeded):
                     self._tokens.accepted(credential)
                 return outcome
+            if response is not None:
+                await self._pass_again(trip)
             response = await self._send(trip, credential, request)
         steps.close()
         text = f"The action asked for more than {REQUESTS_PER_ATTEMPT_MAX} requests."
         return Rejected(code="too_many_requests_in_action", message=text)
+
+    async def _pass_again(self, trip: _Trip) -> None:
+        """Pass the gate with a further request; the attempt's time stands still meanwhile."""
+        gate, timeout = trip.gate, trip.timeout
+        if gate is None or timeout is None or gate.passes(first=False):
+            return
+        clock = asyncio.get_running_loop().time
+        left = (timeout.when() or clock()) - clock()
+        timeout.reschedule(None)
+        if not await _aside(trip.turn, gate.wait(_left_s(trip.command), first=False)):
+            raise TimeoutError
+        timeout.reschedule(clock() + left)
 
     async def _send(self, trip: _Trip, credential: Credential, request: Request) -> Response:
         url = self._address(trip, credential, request)
@@ -274,6 +405,8 @@ class Driver:
         token = credential.header_value.reveal().rpartition(" ")[2]
         content = bytes_without(answer.content, (token,))
         response = Response(answer.status, answer.headers, content, received)
+        if trip.gate is not None:
+            trip.gate.learn(response.headers, received)
         trip.response = {"status": response.status, "body": excerpt(response.body)}
         return response
 
@@ -312,6 +445,24 @@ def _no_credential(trip: _Trip, error: NeighbourhoodError) -> Outcome:
         trip.dead = error.connection_id
     made = Unavailable if isinstance(error, DependencyDown) else Rejected
     return made(code=error.code, message=error.public, detail=error.detail)
+
+
+async def _aside(turn: Turn | None, wait: Awaitable[Waited]) -> Waited:
+    """Wait without a turn."""
+    return await (wait if turn is None else turn.without(wait))
+
+
+def _left_s(command: RequestStep) -> float:
+    """Say how long a step may wait at a gate, in seconds: until its deadline, else its age."""
+    ends_us = command.requested_at_us + TOTAL_MAX_MS * 1_000
+    if command.deadline_us is not None:
+        ends_us = min(ends_us, command.deadline_us)
+    return (ends_us - now_us()) / 1_000_000
+
+
+def _late(spec: ProviderSpec) -> Throttled:
+    message = f"{spec.name} took no further call of this account until the step's time was up."
+    return Throttled(code="waited_too_long", message=message)
 
 
 def _roll() -> float:

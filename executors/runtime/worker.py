@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from executors.core.result import Carried, from_record, record_of, refused, step_finished
-from executors.runtime.driver import Driver
+from executors.runtime.driver import Driver, Turn
 from executors.runtime.later import later
 from executors.runtime.ledger import Begun, Done, Entry, Fresh, Ledger, Waiting
 from executors.runtime.parking import Parking, why
@@ -54,6 +54,16 @@ class Job:
             return cls(taken, error)
 
     @property
+    def customer(self) -> str | None:
+        """Whose accounts it uses; None: the workspace's only one, or it cannot be read."""
+        return None if isinstance(self.command, CorruptEvent) else self.command.user
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether it has an order key: its line is then worked off one after the other."""
+        return self.lane is not None
+
+    @property
     def lane(self) -> str | None:
         """Name the lane of a command with an order key; None: it may start at once."""
         command = self.command
@@ -70,19 +80,24 @@ class Worker:
         self._consumer = consumer
         self._effects: dict[str, asyncio.Future[None]] = {}
 
-    async def handle(self, job: Job) -> None:
-        """Handle one record from begin to done; raises only when it is cancelled."""
+    async def handle(self, job: Job, turn: Turn | None = None) -> None:
+        """Handle one record from begin to done; raises only when it is cancelled.
+
+        Args:
+            job: The record.
+            turn: The right to call, given to others while the step waits.
+        """
         consumer = self._consumer()
         if not consumer.begin(job.taken):
             return
         handled = False
         try:
-            await self._carry_out(job)
+            await self._carry_out(job, turn)
             handled = True
         finally:
             consumer.done(job.taken, handled=handled)
 
-    async def _carry_out(self, job: Job) -> None:
+    async def _carry_out(self, job: Job, turn: Turn | None) -> None:
         if isinstance(job.command, CorruptEvent):
             await self._dead_letter(job, "unreadable", job.command.code, job.command.public)
             return
@@ -91,7 +106,7 @@ class Worker:
             ACTIONS.labels(**labels, status="cancelled").inc()
             return  # whoever stopped it does not wait for a result
         try:
-            finished = await self._finished(job, job.command)
+            finished = await self._finished(job, job.command, turn)
         except NotFound as error:
             finished = self._refused(job.taken, job.command, error.code, error.public)
         except Exception as error:  # noqa: BLE001 - one bad command must not stop the others
@@ -106,14 +121,16 @@ class Worker:
         ACTIONS.labels(**labels, status=status).inc()
         await self._publish(result_record(finished, job.taken.stored))
 
-    async def _finished(self, job: Job, command: RequestStep) -> StepFinished | None:
+    async def _finished(
+        self, job: Job, command: RequestStep, turn: Turn | None
+    ) -> StepFinished | None:
         """Give the end of a step; None: it goes on later."""
         provider = self._ports.catalogue.get(command.provider)
         action = provider.action(command.action)
         if job.lane is not None and await self._waits_in_order(job, job.lane, command):
             return None
         return await self._alone(
-            command.effect_key, lambda: self._result(job, command, provider, action)
+            command.effect_key, lambda: self._result(job, command, (provider, action), turn)
         )
 
     def _refused(self, taken: Taken, command: RequestStep, code: str, message: str) -> StepFinished:
@@ -133,25 +150,34 @@ class Worker:
             mine.set_result(None)
 
     async def _result(
-        self, job: Job, command: RequestStep, provider: ProviderSpec, action: ActionSpec
+        self,
+        job: Job,
+        command: RequestStep,
+        what: tuple[ProviderSpec, ActionSpec],
+        turn: Turn | None,
     ) -> StepFinished | None:
         """Carry a command out; None where its step goes on later."""
+        provider, action = what
         stored, ports = job.taken.stored, self._ports
         trace = stored.headers.get("traceparent", b"").decode() or None
         if action.read_only:
-            carried = await ports.driver.run(command, provider, action, trace)
+            carried = await ports.driver.run(command, provider, action, trace, turn)
             return await self._ended(job, command, carried, None)
+        permit = await ports.driver.admit(command, provider, action, turn)
         entry = await ports.ledger.begin(
             command.workspace_id, command.effect_key, again=bool(command.attempts)
         )
+        calls = _may_call(entry, action, command)
+        if not calls and permit is not None:
+            permit.give_back()
         if isinstance(entry, Done):
             return from_record(entry.result, command, stored.place)
         if isinstance(entry, Waiting):
             return None  # this command was handled before: its timer brings it back
-        if isinstance(entry, Begun) and not action.repeatable and command.on_unknown != "retry":
-            carried = ports.driver.unknown()
+        if calls:
+            carried = await ports.driver.run(command, provider, action, trace, turn, permit)
         else:
-            carried = await ports.driver.run(command, provider, action, trace)
+            carried = ports.driver.unknown()
         return await self._ended(job, command, carried, entry)
 
     async def _ended(
@@ -226,6 +252,13 @@ class Worker:
                 return
             _log.warning("kafka.unreachable", topic=record.topic, code=answer.code)
             await asyncio.sleep(_RETRY_S)
+
+
+def _may_call(entry: Entry, action: ActionSpec, command: RequestStep) -> bool:
+    """Say whether an effect may be called, by what the ledger knows of it."""
+    if isinstance(entry, Begun):
+        return action.repeatable or command.on_unknown == "retry"
+    return isinstance(entry, Fresh)
 
 
 def result_record(finished: StepFinished, command: Stored) -> Record:
