@@ -30,6 +30,7 @@ from router.core.match import Definitions
 from router.intake import INTAKE_MAX, RETRY_S, Intake
 from router.memory import Memory
 from router.pipeline import Output, Pipeline
+from router.schedules import Schedules
 from router.timers import GROUP as TIMERS_GROUP
 from router.timers import Timers, read_row
 from router.waking import Waking
@@ -107,6 +108,7 @@ class Router:
     def __init__(self, settings: Settings) -> None:
         bootstrap = settings.kafka_bootstrap_servers
         self._bootstrap = bootstrap
+        self._loop = asyncio.get_running_loop()
         self._definitions = Definitions()
         self._memory = Memory(
             lambda partition: read_to_end(bootstrap, "nhood-router", PROGRESS, partition)
@@ -131,6 +133,8 @@ class Router:
         )
         self._places = PlaceReader(bootstrap, "nhood-router", TIMERS)
         self._timers = Timers(self._publisher, self._places, now_us)
+        self._schedules = Schedules(self._definitions, self._timers, self._publisher, now_us)
+        self._timers.use(self._schedules)
         self._table = TableConsumer(bootstrap, TIMERS_GROUP, TIMERS, read_row, self._timers)
         self._caught_up = 0.0
         self._follows_events = False
@@ -144,6 +148,8 @@ class Router:
             _log.error("definition.unreadable", key=key, code=error.code)
             return
         self._definitions.put(key, version)
+        if "@" not in key:
+            self._loop.call_soon_threadsafe(self._schedules.on_definition, key)
 
     async def _handle_events(self, batch: list[Stored]) -> Output:
         """Match a batch; what finds no workflow is looked at again with all definitions there are.
@@ -219,7 +225,7 @@ class Router:
         for tail in (self._tail, self._waits_tail):
             tail.start()
             await _until_reached(tail.catch_up)
-        served = (self._events, self._results, self._timers, self._waking)
+        served = (self._events, self._results, self._timers, self._waking, self._schedules)
         loops = [asyncio.create_task(each.serve()) for each in served]
         self._app.finalize()
         await self._app.maybe_start()

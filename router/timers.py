@@ -56,8 +56,8 @@ class Reader(Protocol):
 class Special(Protocol):
     """Knows what to do with timers that name no topic (`router.schedules`)."""
 
-    def on_due(self, key: bytes, timer: Timer) -> list[Record]:
-        """Give the records that it leads to, among them what becomes of the timer itself."""
+    def on_due(self, key: bytes, timer: Timer) -> tuple[list[Record], Record]:
+        """Give the records that it leads to, and what then becomes of the timer itself."""
         ...
 
     def on_whole(self, partition: int, partitions: int) -> None:
@@ -176,7 +176,9 @@ class Timers:
         if timer.topic:
             records.append(Record(timer.topic, timer.key, timer.value, list(timer.headers.items())))
         elif self._special is not None:
-            records.extend(self._special.on_due(due.key, timer))
+            led_to, following = self._special.on_due(due.key, timer)
+            records.extend(led_to)
+            ends.append(following)
             return
         if self.pending.live(due.partition, due.key) is None:  # nobody set it anew meanwhile
             ends.append(Record(TIMERS, due.key, None, partition=due.partition))

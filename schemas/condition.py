@@ -6,7 +6,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cel
@@ -45,12 +45,26 @@ class Condition:
         bindings: CEL variable -> the template it stands for.
         bare: Names that the author wrote without braces; one that nothing is found for is left
             out of an evaluation (it may be the variable of a macro).
+        parts: What stands between its outermost `&&`; empty where there is none.
     """
 
     source: str
     program: "cel.Program"
     bindings: Mapping[str, Reference]
     bare: tuple[str, ...] = ()
+    parts: tuple["Condition", ...] = ()
+
+    def first_false(self, lookup: Lookup) -> "tuple[Condition, Decision]":
+        """Say which of the parts joined by `&&` makes it false, where it is.
+
+        Raises:
+            ConditionError: As `decide`.
+        """
+        for part in self.parts:
+            decision = part.decide(lookup)
+            if not decision.value:
+                return part, decision
+        return self, self.decide(lookup)
 
     def decide(self, lookup: Lookup) -> Decision:
         """Evaluate; pure and bounded (CEL has no loops without bound).
@@ -91,6 +105,14 @@ def compile_condition(text: str) -> Condition:
         ConditionError: With the place and how to mend it.
         TemplateError: For an unreadable `{{…}}`.
     """
+    whole = _compile(text)
+    parts = _split(text)
+    if len(parts) == 1:
+        return whole
+    return replace(whole, parts=tuple(_compile(part) for part in parts))
+
+
+def _compile(text: str) -> Condition:
     if len(text) > TEXT_MAX:
         raise ConditionError(f"A condition has at most {TEXT_MAX} characters.")
     for quoted in _QUOTED.finditer(text):
@@ -119,3 +141,24 @@ def _bind(text: Text, bindings: dict[str, Reference]) -> str:
             bindings[name] = part
             pieces.append(name)
     return "".join(pieces)
+
+
+_TOKEN = re.compile(
+    r"""(?P<quoted>(['"])(?:\\.|(?!\2).)*?\2)|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<both>&&)|(?P<other>\|\||\?)"""
+)
+
+
+def _split(text: str) -> list[str]:
+    """Split at the outermost `&&`; a condition with `||` or `?:` beside them stays whole."""
+    depth, begin, parts = 0, 0, []
+    for token in _TOKEN.finditer(text):
+        if token["open"]:
+            depth += 1
+        elif token["close"]:
+            depth -= 1
+        elif depth == 0 and token["other"]:
+            return [text]
+        elif depth == 0 and token["both"]:
+            parts.append(text[begin : token.start()].strip())
+            begin = token.end()
+    return [*parts, text[begin:].strip()]

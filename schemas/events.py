@@ -27,6 +27,7 @@ from schemas.errors import CorruptEvent
 
 TYPE_WEBHOOK = "nhood.webhook"
 TYPE_EXECUTE = "nhood.execute"
+TYPE_SCHEDULE = "nhood.schedule"
 # Subject: provider and event, `github/issues.opened`.
 TYPE_PROVIDER = "nhood.provider"
 # A note of such an event: why it starts nothing.

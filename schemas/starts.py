@@ -1,18 +1,19 @@
 """What starts a workflow: the kinds of trigger, and how each is read.
 
-Trigger   WebhookTrigger | EventTrigger | ProviderTrigger
+Trigger   WebhookTrigger | EventTrigger | ProviderTrigger | ScheduleTrigger
 """
 
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from schemas.condition import Condition
+from schemas.cron import EXPRESSION_MAX, Cron, CronError
 from schemas.errors import Problem
 from schemas.reading import Reader
 from schemas.template import Text
 
 PATH_MAX = 512
-_LATER = {"schedule": "trigger type schedule"}
+TYPES = ("webhook", "event", "provider", "schedule")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,19 @@ class ProviderTrigger:
         return subject == wanted
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleTrigger:
+    """Starts at the times of a cron expression.
+
+    Attributes:
+        catch_up: What happens to times that nobody was there for: none, last or all.
+    """
+
+    cron: Cron
+    catch_up: str = "last"
+    user: Text | None = None
+
+
 class TriggerCheck(Protocol):
     """What a vendor's trigger is checked against: the catalogue of providers."""
 
@@ -67,7 +81,7 @@ class TriggerCheck(Protocol):
         ...
 
 
-Trigger = WebhookTrigger | EventTrigger | ProviderTrigger
+Trigger = WebhookTrigger | EventTrigger | ProviderTrigger | ScheduleTrigger
 
 
 def normal_path(path: str) -> str:
@@ -87,15 +101,7 @@ def read_trigger(root: Reader, check: TriggerCheck | None = None) -> Trigger | N
         return None
     reader = Reader(root.body["trigger"], root.at("trigger"), root.problems)
     kind = reader.body.get("type")
-    if kind in _LATER:
-        reader.note(
-            "type",
-            f"the {_LATER[str(kind)]} is not available in this release",
-            "Use a webhook, event or provider trigger.",
-            "not_supported",
-        )
-        return None
-    if reader.choice("type", ("webhook", "event", "provider"), "") == "webhook":
+    if reader.choice("type", TYPES, "") == "webhook":
         reader.known("type", "path", "verify", "user")
         path = reader.text("path", required=True, longest=PATH_MAX) or ""
         if "?" in path or "#" in path:
@@ -104,6 +110,8 @@ def read_trigger(root: Reader, check: TriggerCheck | None = None) -> Trigger | N
         return WebhookTrigger(normal_path(path), verify, reader.template("user"))
     if kind == "provider":
         return _provider(reader, check)
+    if kind == "schedule":
+        return _schedule(reader)
     if kind != "event":
         return None
     reader.known("type", "event_type", "filter", "user")
@@ -123,3 +131,19 @@ def _provider(reader: Reader, check: TriggerCheck | None) -> ProviderTrigger:
             reader.problems.append(replace(problem, place=reader.at(problem.place)))
     condition = reader.condition("filter", required=False)
     return ProviderTrigger(provider, event, condition, reader.template("user"))
+
+
+def _schedule(reader: Reader) -> ScheduleTrigger | None:
+    reader.known("type", "cron", "timezone", "catch_up", "user")
+    expression = reader.text("cron", required=True, longest=EXPRESSION_MAX)
+    timezone = reader.text("timezone") or "UTC"
+    catch_up = reader.choice("catch_up", ("none", "last", "all"), "last")
+    user = reader.template("user")
+    if expression is None:
+        return None
+    try:
+        return ScheduleTrigger(Cron.parse(expression, timezone), catch_up, user)
+    except CronError as error:
+        mend = 'Write five fields, such as "0 9 * * MON-FRI".' if error.field == "cron" else ""
+        reader.note(error.field, error.what, mend, f"bad_{error.field}")
+        return None

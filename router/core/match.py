@@ -12,6 +12,7 @@ from schemas.events import (
     QUARANTINE_NOTE,
     TYPE_EXECUTE,
     TYPE_PROVIDER,
+    TYPE_SCHEDULE,
     TYPE_WEBHOOK,
     Envelope,
     Event,
@@ -20,7 +21,14 @@ from schemas.events import (
 from schemas.incoming import ANY_MODE
 from schemas.pauses import WaitEventStep
 from schemas.plan import Plan, compile_workflow
-from schemas.starts import ProviderTrigger, Trigger, WebhookTrigger, normal_path
+from schemas.starts import (
+    EventTrigger,
+    ProviderTrigger,
+    ScheduleTrigger,
+    Trigger,
+    WebhookTrigger,
+    normal_path,
+)
 from schemas.template import MISSING, Reference, TemplateError, as_text, render, walk
 
 if TYPE_CHECKING:
@@ -119,7 +127,7 @@ def match(envelope: Envelope, event: Event, payload: object, known: Definitions)
     candidates = known.of_workspace(envelope.workspace)
     if not candidates:
         return Matches((), f"Workspace {envelope.workspace} has no workflows.")
-    if envelope.type == TYPE_EXECUTE:
+    if envelope.type in (TYPE_EXECUTE, TYPE_SCHEDULE):
         return _named(envelope, event, candidates)
     found, near = [], []
     for compiled in candidates:
@@ -145,6 +153,9 @@ def _named(envelope: Envelope, event: Event, candidates: list[Compiled]) -> Matc
                 return Matches((), f"Workflow {envelope.subject} was deleted.")
             if event.mode not in (ANY_MODE, compiled.version.mode):
                 return Matches((), f"Workflow {envelope.subject} is not of mode {event.mode}.")
+            scheduled = isinstance(compiled.plan.workflow.trigger, ScheduleTrigger)
+            if envelope.type == TYPE_SCHEDULE and not scheduled:
+                return Matches((), f"Workflow {envelope.subject} has no schedule any more.")
             return Matches((compiled,))
     return Matches((), f"The workspace has no workflow {envelope.subject}.")
 
@@ -158,7 +169,7 @@ def _refusal(compiled: Compiled, envelope: Envelope, event: Event, payload: obje
         return f"is {compiled.version.status}"
     if event.mode not in (ANY_MODE, compiled.version.mode):
         return f"is of mode {compiled.version.mode}, the event of mode {event.mode}"
-    condition = None if isinstance(trigger, WebhookTrigger) else trigger.filter
+    condition = trigger.filter if isinstance(trigger, EventTrigger | ProviderTrigger) else None
     return _filtered(condition, payload) if condition is not None else None
 
 
@@ -168,18 +179,24 @@ def _listens(trigger: Trigger, envelope: Envelope) -> bool:
         return envelope.type == TYPE_WEBHOOK and trigger.path == subject
     if isinstance(trigger, ProviderTrigger):
         return envelope.type == TYPE_PROVIDER and trigger.takes(envelope.subject or "")
-    return trigger.event_type == envelope.type
+    return isinstance(trigger, EventTrigger) and trigger.event_type == envelope.type
 
 
 def _filtered(condition: Condition, payload: object) -> str | None:
+    """Say which part of a filter an event fails; None: it passes."""
+
+    def look(reference: Reference) -> Any:  # noqa: ANN401 - any JSON value
+        return payload_lookup(payload, reference)
+
     try:
-        decision = condition.decide(lambda reference: payload_lookup(payload, reference))
+        if condition.decide(look).value:
+            return None
+        part, decision = condition.first_false(look)
     except ConditionError as error:
         return f"filter failed: {error}"
-    if decision.value:
-        return None
     operands = orjson.dumps(dict(decision.operands)).decode()
-    return f"filter {condition.source} is false with {operands}"
+    whole = "" if part is condition else f", a part of {condition.source}"
+    return f"filter {part.source} is false with {operands}{whole}"
 
 
 def payload_lookup(payload: object, reference: Reference) -> Any:  # noqa: ANN401 - any JSON value

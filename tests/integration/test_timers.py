@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from schemas.events import EventOutcome, ExecutionFinished, StepWaiting
+from schemas.events import EventOutcome, ExecutionFinished, ExecutionStarted, StepWaiting
+from schemas.ids import derived_id
 from tests.integration.router_parts import Log, a_router
 
 
@@ -76,3 +77,25 @@ def test_wait_is_woken_by_an_event_over_a_killed_router(log, kafka_topics, tmp_p
         )
     assert told[0].outcome == "matched"
     assert told[0].reason == f"Woke {told[0].executions[0]}/w."
+
+
+@pytest.mark.timeout(240)
+def test_schedule_of_each_second_misses_and_repeats_none_over_a_kill(log, kafka_topics, tmp_path):
+    trigger = {"type": "schedule", "cron": "* * * * * *", "catch_up": "all"}
+    steps = [{"type": "delay", "until": "2026-01-01T00:00:00Z"}]
+    workflow_id = log.save({"name": "Tick", "trigger": trigger, "steps": steps})
+    with a_router(kafka_topics, tmp_path):
+        log.executions(ExecutionStarted, 4)
+    with a_router(kafka_topics, tmp_path):
+        log.executions(ExecutionStarted, 20)
+    ended = {fact.execution_id for fact in log.of(ExecutionFinished)(log.facts)}
+    assert ended
+    seconds = {}
+    first = time.time_ns() // 1_000_000_000 - 3_600
+    names = {derived_id("ev", "schedule", workflow_id, s * 1_000_000): s
+             for s in range(first, first + 7_200)}  # fmt: skip
+    for fact in log.of(ExecutionStarted)(log.facts):
+        seconds.setdefault(names[fact.event_id], set()).add(fact.execution_id)
+    found = sorted(seconds)
+    assert found == list(range(found[0], found[-1] + 1)), "a second is missing"
+    assert all(len(executions) == 1 for executions in seconds.values())

@@ -62,3 +62,22 @@ def test_decision_shows_its_operands():
     condition = compile_condition("{{ticket.n}} > 4 && ticket.f > 1.0")
     decision = condition.decide(lambda reference: walk(PAYLOAD, reference.path))
     assert decision.operands == {"ticket.n": 5, "ticket": PAYLOAD["ticket"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "failing"),
+    [
+        ("{{a}} == 1 && {{b}} == 2", "{{b}} == 2"),
+        ("{{a}} == 2 && {{b}} == 2", "{{a}} == 2"),
+        ("{{a}} == 1 && ({{b}} == 2 && {{a}} == 1)", "({{b}} == 2 && {{a}} == 1)"),
+        ("{{a}} == 1 && {{b}} == 2 || {{b}} == 4", "{{a}} == 1 && {{b}} == 2 || {{b}} == 4"),
+        ("{{c}} == 'x && y' && {{a}} == 2", "{{a}} == 2"),
+        ("{{a}} == 2", "{{a}} == 2"),
+    ],
+)
+def test_first_part_that_is_false_is_named(text, failing):
+    condition = compile_condition(text)
+    values = {"a": 1, "b": 3, "c": "x && y"}
+    part, decision = condition.first_false(lambda reference: values[str(reference.path[0])])
+    assert not decision.value
+    assert part.source == failing

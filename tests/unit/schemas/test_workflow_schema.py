@@ -58,6 +58,18 @@ def test_examples_fit(path):
         (workflow(steps=[{"type": "wait_event", "event_type": "a"}]), False),
         (workflow(steps=[{**STEP, "deadline": "2d"}], timeout="3d"), True),
         (workflow(timeout="soon"), False),
+        (
+            workflow(
+                trigger={
+                    "type": "schedule",
+                    "cron": "0 9 * * MON-FRI",
+                    "timezone": "Europe/Berlin",
+                    "catch_up": "all",
+                }
+            ),
+            True,
+        ),
+        (workflow(trigger={"type": "schedule"}), False),
         (workflow(steps=[{"type": "delay"}]), False),
         (workflow(steps=[{"type": "delay", "duration": 1, "until": "{{at}}"}]), False),
         (workflow(name=""), False),
