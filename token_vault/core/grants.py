@@ -248,11 +248,12 @@ def read_token(
         # 503: it did not take the request on (RFC 9110 §15.6.4).
         is_open = status >= 500 and status != 503
         return Refused("unavailable", code or f"http_{status}", message, is_open)
+    # Some say so with 200.
+    if code in _DEAD_CODES or (auth.kind == "client_credentials" and code in _DEAD_CLIENTS):
+        return Refused("dead", code, message)
     if not failed or not isinstance(body, Mapping):
         # A proxy's page, cut-off JSON or an answer without a token tells nothing about the grant.
         return Refused("unavailable", code or "unreadable_answer", message, status < 400)
-    if code in _DEAD_CODES or (auth.kind == "client_credentials" and code in _DEAD_CLIENTS):
-        return Refused("dead", code, message)
     return Refused("wrong", code or f"http_{status}", message)
 
 
