@@ -393,6 +393,21 @@ steps = Table(
     Index(None, "workspace_id", "execution_id"),
 )
 
+step_waits = Table(
+    "step_waits",
+    metadata,
+    Column("execution_id", Text, nullable=False),
+    Column("step_id", Text, nullable=False),
+    Column("loop_index", Integer, nullable=False),
+    Column("workspace_id", Text, nullable=False),
+    # delay, event or retry
+    Column("kind", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    _time("until_at", required=False),
+    _time("at"),
+    PrimaryKeyConstraint("execution_id", "step_id", "loop_index"),
+)
+
 dead_letters = Table(
     "dead_letters",
     metadata,

@@ -92,16 +92,21 @@ class StepShape(BaseModel):
     """
 
     step_id: str
-    type: Literal["action", "condition"]
+    type: Literal["action", "condition", "delay", "wait_event"]
     status: Literal["succeeded", "failed", "unknown", "skipped", "pending", "waiting", "not_run"]
     provider: str | None = None
     action: str | None = None
     loop_index: int = 0
     reason: str | None = Field(None, description="Why it was skipped, or why it waits.")
     waits_since: datetime | None = Field(
-        None, description="It waits for the customer to connect again."
+        None,
+        description="It waits: for a time, an event, its next attempt, or for the customer"
+        " to connect again; `reason` says which.",
     )
-    waits_until: datetime | None = Field(None, description="When it fails if nobody does.")
+    waits_until: datetime | None = Field(
+        None, description="When it goes on, or fails if what it waits for has not come."
+    )
+    waits_for: str | None = Field(None, description="What it waits for, in words.")
     condition: dict[str, Any] | None = Field(
         None, description="Its text, its value and the operands as they were."
     )
@@ -289,6 +294,8 @@ async def _tell(on: Borrowed, caller: Caller, row: Row) -> ExecutionAnswer:
         accepted = await executions.outcome_at(on, row["event_partition"], row["event_offset"])
     declared = declared_steps(version["definition"]) if version is not None else {}
     waiting = await executions.waiting(on, caller.workspace_id, row["execution_id"])
+    if row["status"] not in executions.TERMINAL:
+        waiting += await executions.pauses(on, caller.workspace_id, row["execution_id"])
     told = timeline(row, steps, accepted, declared, waiting)
     return ExecutionAnswer(**_item(row), timeline=[TimelineEntry(**entry) for entry in told])
 

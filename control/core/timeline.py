@@ -17,6 +17,7 @@ Row = Mapping[str, Any]
 Entry = dict[str, Any]
 RUNNING: Final = "running"
 _TRUTH: Final = {"true": True, "false": False}
+_PAUSES: Final = ("delay", "wait_event")
 _UNFINISHED: Final = ("waiting", "ready")
 _COPIED: Final = (
     *("step_id", "loop_index", "provider", "action", "status", "outcome", "error", "output"),
@@ -120,8 +121,8 @@ def _steps(
     for name in names:
         if name in by_id:
             for row in by_id[name]:
-                at = row["requested_at"] or at
-                yield Told(at, _waits(row) if "parked_at" in row else _ran(row))
+                at = row.get("requested_at") or row.get("at") or at
+                yield Told(at, _told(row, declared.get(name, {})))
         else:
             told = outcome.get(name, {})
             yield Told(at, _did_not_run(name, declared.get(name, {}), told, execution["status"]))
@@ -133,10 +134,20 @@ def declared_steps(definition: Mapping[str, Any]) -> dict[str, Mapping[str, Any]
     return {step.id: written for step, written in zip(steps, definition["steps"], strict=True)}
 
 
-def _ran(row: Row) -> Entry:
+def _told(row: Row, declared: Mapping[str, Any]) -> Entry:
+    if "parked_at" in row:
+        return _waits(row)
+    return _pauses(row, declared) if "until_at" in row else _ran(row, declared)
+
+
+def _type(declared: Mapping[str, Any]) -> str:
+    return str(declared["type"]) if declared.get("type") in _PAUSES else "action"
+
+
+def _ran(row: Row, declared: Mapping[str, Any]) -> Entry:
     return {
         **{name: row[name] for name in _COPIED},
-        "type": "action",
+        "type": _type(declared),
         "attempts": row["attempts"] or [],
         "waited_ms": milliseconds(row["requested_at"], row["started_at"]),
         "duration_ms": milliseconds(row["started_at"], row["finished_at"]),
@@ -156,12 +167,26 @@ def _waits(row: Row) -> Entry:
     }
 
 
+def _pauses(row: Row, declared: Mapping[str, Any]) -> Entry:
+    """Tell of a step that waits for a time, an event or its next attempt."""
+    return {
+        **{name: row[name] for name in ("step_id", "loop_index")},
+        **{part: declared[part] for part in ("provider", "action") if part in declared},
+        "type": _type(declared),
+        "status": "waiting",
+        "reason": row["kind"],
+        "waits_since": row["at"],
+        "waits_until": row["until_at"],
+        "waits_for": row["detail"],
+    }
+
+
 def _did_not_run(
     name: str, declared: Mapping[str, Any], told: Mapping[str, Any], execution_status: str
 ) -> Entry:
     status = told.get("status", _UNFINISHED[0])
     is_condition = status in _TRUTH or "condition" in declared
-    step: Entry = {"step_id": name, "type": "condition" if is_condition else "action"}
+    step: Entry = {"step_id": name, "type": "condition" if is_condition else _type(declared)}
     if not is_condition:
         step |= {part: declared[part] for part in ("provider", "action") if part in declared}
     if status in _TRUTH:

@@ -27,6 +27,7 @@ from schemas.events import (
     Record,
     StepError,
     StepFinished,
+    StepWaiting,
 )
 
 RUNNING: Final = "running"
@@ -82,6 +83,7 @@ class Changes:
     steps: dict[tuple[str, str, int], Row] = field(default_factory=dict)
     outcomes: dict[tuple[int, int], Row] = field(default_factory=dict)
     dead_letters: dict[tuple[str, int, int], Row] = field(default_factory=dict)
+    waits: dict[tuple[str, str, int], Row] = field(default_factory=dict)
 
     def take(self, place: Place, record: Record) -> None:
         """Add what one record says; kinds that the read side does not show change nothing."""
@@ -96,6 +98,8 @@ class Changes:
                 self._outcome(record)
             case DeadLetter():
                 self._dead_letter(place, record)
+            case StepWaiting():
+                self._waiting(record)
             case CancelRequested():
                 pass
             case _:
@@ -210,6 +214,23 @@ class Changes:
             # unnest would flatten an array of arrays, so the ids travel as one text
             ",".join(record.executions),
             record.event_time_us,
+            record.at_us,
+        )
+
+    def _waiting(self, record: StepWaiting) -> None:
+        """Keep what a step waits for at last: a later attempt takes the place of one before."""
+        key = (record.execution_id, record.step_id, record.loop_index)
+        before = self.waits.get(key)
+        if before is not None and record.at_us < int(before[-1] or 0):
+            return
+        self.waits[key] = (
+            record.execution_id,
+            self._text(record.step_id),
+            record.loop_index,
+            record.workspace_id,
+            record.kind,
+            self._text(record.detail),
+            record.until_us,
             record.at_us,
         )
 

@@ -28,7 +28,7 @@ from schemas.settings import Settings
 from wire.bus import KafkaPublisher, Publisher
 from wire.database import connection, open_pool
 
-TABLES = ("executions", "steps", "event_outcomes", "dead_letters")
+TABLES = ("executions", "steps", "event_outcomes", "dead_letters", "step_waits")
 _RPC_S = 10.0
 _POLL_S = 1.0
 # This many empty polls in a row with records still ahead: the broker does not give them.

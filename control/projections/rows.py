@@ -182,6 +182,25 @@ _OUTCOMES = _statement(
     "DO NOTHING",
 )
 
+_WAITS = _statement(
+    "step_waits",
+    (
+        "execution_id text",
+        "step_id text",
+        "loop_index int4",
+        "workspace_id text",
+        "kind text",
+        "detail text",
+        "until_at int8",
+        "at int8",
+    ),
+    _same("execution_id", "step_id", "loop_index", "workspace_id", "kind", "detail")
+    | {"until_at": _time("r.until_at"), "at": _time("r.at")},
+    "(execution_id, step_id, loop_index) DO UPDATE SET kind = excluded.kind,"
+    " detail = excluded.detail, until_at = excluded.until_at, at = excluded.at"
+    " WHERE excluded.at > step_waits.at",
+)
+
 _DEAD_LETTERS = _statement(
     "dead_letters",
     (
@@ -230,6 +249,7 @@ async def write(connection: AsyncConnection[Any], changes: Changes) -> None:
     await _run(connection, _EXECUTIONS, [row.cells() for row in changes.executions.values()])
     await _run(connection, _STEPS, list(changes.steps.values()))
     await _run(connection, _OUTCOMES, list(changes.outcomes.values()))
+    await _run(connection, _WAITS, list(changes.waits.values()))
     await _run(connection, _DEAD_LETTERS, list(changes.dead_letters.values()))
 
 

@@ -31,7 +31,12 @@ _STARTED: Final = """
 """
 _PARKED: Final = """
     LEFT JOIN LATERAL (
-        SELECT reason FROM parked_steps p WHERE p.execution_id = x.id LIMIT 1
+        SELECT reason FROM parked_steps p WHERE p.execution_id = x.id
+        UNION ALL SELECT w.kind || ', ' || w.detail FROM step_waits w
+        WHERE w.execution_id = x.id AND NOT EXISTS (
+            SELECT FROM steps s WHERE s.execution_id = w.execution_id
+            AND s.step_id = w.step_id AND s.loop_index = w.loop_index
+        ) LIMIT 1
     ) parked ON true
 """
 _OWN: Final = " WHERE (%(workspace)s::text IS NULL OR o.workspace_id = %(workspace)s)"

@@ -86,6 +86,18 @@ async def waiting(on: Borrowed, workspace: str, execution_id: str) -> list[Row]:
     )
 
 
+async def pauses(on: Borrowed, workspace: str, execution_id: str) -> list[Row]:
+    """Give the steps that wait for a time, an event or their next attempt."""
+    return await rows(
+        on,
+        "SELECT step_id, loop_index, kind, detail, until_at, at FROM step_waits w"
+        " WHERE execution_id = %s AND workspace_id = %s AND NOT EXISTS (SELECT FROM steps s"
+        " WHERE s.execution_id = w.execution_id AND s.step_id = w.step_id"
+        " AND s.loop_index = w.loop_index) ORDER BY at",
+        (execution_id, workspace),
+    )
+
+
 async def drop_waiting(on: Borrowed, workspace: str, execution_id: str) -> int:
     """Drop what waits of an execution that was cancelled; say how many steps that were."""
     cursor = await on.execute(

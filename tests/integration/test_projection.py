@@ -37,7 +37,7 @@ from wire.database import open_pool
 from wire.tail import read_to_end
 
 T0 = 1_760_000_000_000_000
-READ_TABLES = ("executions", "steps", "event_outcomes", "dead_letters")
+READ_TABLES = ("executions", "steps", "event_outcomes", "dead_letters", "step_waits")
 
 
 def story(workspace: str, number: int, *, failed: bool = False) -> list:

@@ -134,3 +134,18 @@ def test_step_that_waits_for_its_customer_says_why_and_until_when():
     # Its end may be shown before its row is gone.
     ended = timeline(execution(), [row("a", 5)], None, {}, [waits])
     assert steps_of(ended) == [("a", "succeeded")]
+
+
+@pytest.mark.parametrize(
+    ("declared", "kind"),
+    [({"type": "delay", "duration": "3d"}, "delay"), (DECLARED["a"], "action")],
+)
+def test_step_that_waits_says_for_what_and_until_when(declared, kind):
+    waits = {"step_id": "a", "loop_index": 0, "kind": "retry", "detail": "attempt 3",
+             "until_at": at(99), "at": at(7)}  # fmt: skip
+    told = timeline(execution(), [], None, {"a": declared}, [waits])
+    (entry,) = [entry for entry in told if "step" in entry]
+    step = entry["step"]
+    assert (step["type"], step["status"], step["reason"]) == (kind, "waiting", "retry")
+    assert (step["waits_since"], step["waits_until"]) == (at(7), at(99))
+    assert entry["at"] == at(7)
