@@ -93,13 +93,19 @@ def wait_for(look: Callable[[], Any], what: str, seconds: float = 30, every: flo
 
 @dataclass
 class Workspace:
-    """A workspace with its test key."""
+    """A workspace with its keys.
+
+    Attributes:
+        key: Of test mode.
+        live: Of live mode.
+    """
 
     product: Product
     client: httpx.Client
     id: str = ""
     key: str = ""
     secret: str = ""
+    live: str = ""
 
     @classmethod
     def make(cls, product: Product) -> "Workspace":
@@ -107,7 +113,12 @@ class Workspace:
         body = {"name": "Test Inc.", "email": "dev@example.com", "plan": "professional"}
         made = client.post("/api/v1/workspaces", json=body).raise_for_status().json()
         return cls(
-            product, client, made["workspace_id"], made["test_api_key"], made["webhook_secret"]
+            product,
+            client,
+            made["workspace_id"],
+            made["test_api_key"],
+            made["webhook_secret"],
+            made["api_key"],
         )
 
     @property
