@@ -28,6 +28,7 @@ from wire.database import Pool, open_pool
 from wire.gather import Gathered
 from wire.http import allowed_by
 from wire.reread import Reread
+from wire.rotation import EVERY_S, Rotation
 from wire.telemetry import (
     LAG,
     OLDEST_UNFINISHED,
@@ -132,7 +133,12 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
         releases = Releases(pool, publisher)
         running.consumer.start()
         gauges = asyncio.create_task(running.measure())
-        async with vault_duties(vault, publisher), repeating("release", releases.turn, 1.0):
+        rotation = Rotation(pool, {"effects": settings.ledger_days})
+        async with (
+            vault_duties(vault, publisher),
+            repeating("release", releases.turn, 1.0),
+            repeating("rotation", rotation.turn, EVERY_S),
+        ):
             await _until(stop, running.consumer)
             await asyncio.to_thread(running.consumer.close)
             await running.dispatch.stop(DRAIN_S)

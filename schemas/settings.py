@@ -174,6 +174,13 @@ class Settings:
         "Calls to vendors at a time in one executor process: as many effects at most are repeated"
         " at vendors without idempotency keys when it is killed.",
     )
+    ledger_days: int = _setting(
+        "NHOOD_LEDGER_DAYS",
+        14,
+        "How long the ledger of effects is kept at least: within it a replay or a late redelivery"
+        " repeats no call.",
+        "days",
+    )
     log_level: str = _setting("NHOOD_LOG_LEVEL", "info", "debug, info, warning or error.")
     providers: Mapping[str, ProviderOverride] = field(
         default_factory=dict, metadata={"env": "", "doc": "", "unit": ""}

@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     ForeignKey,
     Identity,
     Index,
@@ -264,7 +265,9 @@ connection_events = Table(
 effects = Table(
     "effects",
     metadata,
-    Column("effect_key", Text, primary_key=True),
+    Column("effect_key", Text, nullable=False),
+    # The partition; the default is the newest one's (`wire.rotation`)
+    Column("slot", Date, nullable=False, server_default=text("'2026-01-01'::date")),
     Column("workspace_id", Text, nullable=False),
     # `started` before the call, `done` after it
     Column("status", Text, nullable=False),
@@ -272,6 +275,8 @@ effects = Table(
     Column("result", LargeBinary),
     _time("started_at", now=True),
     _time("done_at", required=False),
+    PrimaryKeyConstraint("effect_key", "slot"),
+    postgresql_partition_by="LIST (slot)",
 )
 
 # Commands that wait for a customer to connect again: the record as it was, in place of a result.

@@ -6,10 +6,12 @@ share one transaction: whoever comes while one is being committed goes into the 
 """
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 import psycopg
 import structlog
+from psycopg.rows import TupleRow
 
 from schemas.settings import Secret
 
@@ -17,11 +19,17 @@ _log = structlog.get_logger()
 GROUP_MAX = 500  # effects in one transaction: bounds its memory and its time
 _RECONNECT_S = 0.5
 
+# An effect may stand in any partition (`wire.rotation`), new ones go to the newest.
 _BEGIN = """
     INSERT INTO effects (effect_key, workspace_id, status)
-    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[])
-    ON CONFLICT (effect_key) DO UPDATE SET status = 'started'
-    WHERE effects.status = 'waiting' AND excluded.status = 'again' RETURNING effect_key
+    SELECT news.effect_key, news.workspace_id, 'started'
+    FROM unnest(%s::text[], %s::text[]) AS news(effect_key, workspace_id)
+    WHERE NOT EXISTS (SELECT FROM effects WHERE effects.effect_key = news.effect_key)
+    ON CONFLICT (effect_key, slot) DO NOTHING RETURNING effect_key
+"""
+_AGAIN = """
+    UPDATE effects SET status = 'started'
+    WHERE effect_key = ANY(%s) AND status = 'waiting' RETURNING effect_key
 """
 _FIND = "SELECT effect_key, status, result FROM effects WHERE effect_key = ANY(%s)"
 _FINISH = """
@@ -29,9 +37,22 @@ _FINISH = """
     FROM unnest(%s::text[], %s::bytea[]) AS news(effect_key, result)
     WHERE effects.effect_key = news.effect_key AND effects.status <> 'done'
 """
-
-
 _WAIT = "UPDATE effects SET status = 'waiting' WHERE effect_key = ANY(%s) AND status <> 'done'"
+# A row is always found by its index, whatever the statistics of a partition begun a minute ago say.
+_OPTIONS = " ".join(
+    f"-c {name}"
+    for name in (
+        "enable_seqscan=off",
+        "enable_hashjoin=off",
+        "enable_mergejoin=off",
+        "plan_cache_mode=force_generic_plan",
+    )
+)
+_RECORD = """
+    UPDATE effects SET status = 'done', done_at = now(),
+        result = CASE WHEN status = 'done' THEN result ELSE %s END
+    WHERE effect_key = %s RETURNING result
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +80,16 @@ class Done:
 Entry = Fresh | Begun | Waiting | Done
 
 
-_Connection = psycopg.AsyncConnection[tuple[str, str, bytes | None]]
+_Row = tuple[str, str, bytes | None]
+_Connection = psycopg.AsyncConnection[_Row]
+_Cursor = psycopg.AsyncCursor[_Row]
 
 
 @dataclass(slots=True)
 class _Begin:
     effect_key: str
     workspace_id: str
-    word: str
+    again: bool
     answer: "asyncio.Future[Entry]"
 
 
@@ -109,8 +132,7 @@ class Ledger:
             again: A timer brought the command back: one that waits is started again.
         """
         answer: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
-        word = "again" if again else "started"
-        self._begins.append(_Begin(effect_key, workspace_id, word, answer))
+        self._begins.append(_Begin(effect_key, workspace_id, again, answer))
         self._wake.set()
         return await answer
 
@@ -157,12 +179,26 @@ class Ledger:
             finds its own `started` and calls it Begun: careful, never wrong.
         """
         connection = await self._connected()
-        if not (begins and ends):  # one statement commits by itself, in one round trip
+        unique = {begin.effect_key: begin for begin in begins}
+        again = [key for key, begin in unique.items() if begin.again]
+        revived: _Cursor | None = None
+        begun: _Cursor | None = None
+        # One statement commits by itself; several are one transaction in one round trip.
+        alone = not (ends and begins) and not again
+        async with contextlib.nullcontext() if alone else connection.pipeline():
             await self._finish(connection, ends)
-            return await self._begin(connection, begins)
-        async with connection.transaction():
-            await self._finish(connection, ends)
-            return await self._begin(connection, begins)
+            if again:
+                revived = await connection.execute(_AGAIN, (again,))
+            if unique:
+                owners = [begin.workspace_id for begin in unique.values()]
+                begun = await connection.execute(_BEGIN, (list(unique), owners))
+        fresh = [row[0] for part in (revived, begun) if part for row in await part.fetchall()]
+        known: dict[str, Entry] = dict.fromkeys(fresh, Fresh())
+        if old := [key for key in unique if key not in known]:
+            found = await connection.execute(_FIND, (old,))
+            for key, status, result in await found.fetchall():
+                known[key] = _entry(status, result)
+        return known
 
     async def _finish(self, connection: _Connection, ends: list[_Finish]) -> None:
         done = [end for end in ends if end.result is not None]
@@ -173,24 +209,13 @@ class Ledger:
             waiting = [end.effect_key for end in ends if end.result is None]
             await connection.execute(_WAIT, (waiting,))
 
-    async def _begin(self, connection: _Connection, begins: list[_Begin]) -> dict[str, Entry]:
-        unique = {begin.effect_key: (begin.workspace_id, begin.word) for begin in begins}
-        if not unique:
-            return {}
-        owners, words = (list(part) for part in zip(*unique.values(), strict=True))
-        cursor = await connection.execute(_BEGIN, (list(unique), owners, words))
-        fresh = {row[0] for row in await cursor.fetchall()}
-        known: dict[str, Entry] = dict.fromkeys(fresh, Fresh())
-        if old := [key for key in unique if key not in fresh]:
-            found = await connection.execute(_FIND, (old,))
-            for key, status, result in await found.fetchall():
-                known[key] = _entry(status, result)
-        return known
-
     async def _connected(self) -> _Connection:
         if self._connection is None:
             self._connection = await psycopg.AsyncConnection.connect(
-                self._url.reveal(), autocommit=True, application_name="nhood-ledger"
+                self._url.reveal(),
+                autocommit=True,
+                application_name="nhood-ledger",
+                options=_OPTIONS,
             )
         return self._connection
 
@@ -209,7 +234,7 @@ def _entry(status: str, result: bytes | None) -> Entry:
 def _answer(begins: list[_Begin], ends: list[_Finish], known: dict[str, Entry]) -> None:
     told: set[str] = set()
     for begin in begins:
-        entry = known[begin.effect_key]
+        entry = known.get(begin.effect_key, Begun())  # it went away just now: nobody knows
         if begin.effect_key in told and isinstance(entry, Fresh):
             entry = Begun()  # the same command twice at the same time: only one is fresh
         told.add(begin.effect_key)
@@ -218,3 +243,17 @@ def _answer(begins: list[_Begin], ends: list[_Finish], known: dict[str, Entry]) 
     for end in ends:
         if not end.answer.done():
             end.answer.set_result(None)
+
+
+async def record(
+    on: psycopg.AsyncConnection[TupleRow], workspace_id: str, effect_key: str, result: bytes
+) -> bytes:
+    """Write what came of an effect without a call; gives what stands: the first one recorded."""
+    cursor = await on.execute(_RECORD, (result, effect_key))
+    row = await cursor.fetchone()
+    if row is None:
+        await on.execute(_BEGIN, ([effect_key], [workspace_id]))
+        cursor = await on.execute(_RECORD, (result, effect_key))
+        row = await cursor.fetchone()
+    assert row is not None  # noqa: S101 - it was there, or is there now
+    return bytes(row[0])

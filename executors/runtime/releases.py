@@ -19,6 +19,7 @@ import structlog
 from psycopg.rows import dict_row
 
 from executors.core.result import from_record, record_of, refused
+from executors.runtime.ledger import record
 from executors.runtime.parking import HEADER
 from executors.runtime.worker import result_record
 from schemas import codec
@@ -58,14 +59,6 @@ _RELEASABLE: Final = f"""
          AND e.id < p.id AND (e.claimed_until >= now() OR e.connection_id <> ALL(%s))))
 """  # noqa: S608 - constants
 _EXPIRED: Final = f"SELECT p.id FROM parked_steps p WHERE p.deadline <= now() AND {_FREE}"  # noqa: S608
-# What was carried out all the same, by one that was sent on twice, stays as it was recorded.
-_RECORD: Final = """
-    INSERT INTO effects (effect_key, workspace_id, status, result, done_at)
-    VALUES (%s, %s, 'done', %s, now())
-    ON CONFLICT (effect_key) DO UPDATE SET status = 'done', done_at = now(),
-        result = CASE WHEN effects.status = 'done' THEN effects.result ELSE excluded.result END
-    RETURNING result
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +131,8 @@ class Releases:
     async def _record(self, finished: StepFinished, command: RequestStep) -> StepFinished:
         mine = record_of(finished)
         async with connection(self._pool) as on:
-            cursor = await on.execute(_RECORD, (finished.effect_key, finished.workspace_id, mine))
-            row = await cursor.fetchone()
-        assert row is not None  # noqa: S101 - RETURNING always gives a row here
-        kept = bytes(row[0])
+            # What was carried out all the same, by one that was sent on twice, stays.
+            kept = await record(on, finished.workspace_id, finished.effect_key, mine)
         return finished if kept == mine else from_record(kept, command, finished.command)
 
     async def _give_back(self, rows: Sequence[Waiting]) -> None:
