@@ -133,11 +133,10 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
         releases = Releases(pool, publisher)
         running.consumer.start()
         gauges = asyncio.create_task(running.measure())
-        rotation = Rotation(pool, {"effects": settings.ledger_days})
         async with (
             vault_duties(vault, publisher),
             repeating("release", releases.turn, 1.0),
-            repeating("rotation", rotation.turn, EVERY_S),
+            repeating("rotation", Rotation(pool, {"effects": settings.ledger_days}).turn, EVERY_S),
         ):
             await _until(stop, running.consumer)
             await asyncio.to_thread(running.consumer.close)
