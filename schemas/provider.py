@@ -94,13 +94,23 @@ class LimitSpec:
 
 @dataclass(frozen=True, slots=True)
 class ApiSpec:
-    """Where and how the API is reached."""
+    """Where and how the API is reached.
+
+    Attributes:
+        nesting: How lists and objects stand in a form or query: as `json` text, or in `brackets`
+            (`items[0][price]=…`).
+        graphql: Path of its GraphQL endpoint, None where it has none.
+        output: What of every answer is a step's output; None: all of it.
+    """
 
     base_url: Template
     headers: Mapping[str, Template]
     failure: FailureShape
     retry_after: tuple[RetryHint, ...]
     retryable: frozenset[int]
+    nesting: Literal["json", "brackets"] = "json"
+    graphql: str | None = None
+    output: Template | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def read_provider(path: Path, override: ProviderOverride) -> ProviderSpec:
         InvalidInput: With every problem of the file.
     """
     name = f"{path.parent.name}/{path.name}"
-    data = _parse(path, name)
+    data = expanded(_parse(path, name))
     auth = data["auth"]
     reader = Reader(name, auth.get("variables", {}))
     if data["slug"] != path.parent.name:
@@ -113,6 +113,30 @@ def _parse(path: Path, name: str) -> Mapping[str, Any]:
     return data  # type: ignore[no-any-return]  # an object, by the schema
 
 
+def expanded(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Write requests that are given as GraphQL documents as the JSON posts that they are.
+
+    Args:
+        data: A provider file as it is written.
+
+    Returns:
+        The same with `{graphql: document, variables: …}` as POST of `{query, variables}` to
+        `api.graphql`; actions whose document is a query are reads.
+    """
+    actions = {name: _expanded(item, data["api"]) for name, item in data["actions"].items()}
+    return {**data, "actions": actions}
+
+
+def _expanded(action: Mapping[str, Any], api: Mapping[str, Any]) -> Mapping[str, Any]:
+    request = action.get("request", {})
+    if "graphql" not in request:
+        return action
+    document = " ".join(request["graphql"].split())
+    post = {"query": document, "variables": request.get("variables", {})}
+    sent = {"method": "POST", "path": api.get("graphql", "/"), "json": post}
+    return {"read_only": document.startswith("query"), **action, "request": sent}
+
+
 @functools.cache
 def _validator() -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(orjson.loads(_SCHEMA.read_bytes()))
@@ -139,6 +163,9 @@ def _api(data: Mapping[str, Any], reader: Reader, override: ProviderOverride) ->
             for number, item in enumerate(data.get("retry_after", ["${headers['retry-after']}"]))
         ),
         retryable=frozenset(data.get("retryable", ())),
+        nesting=data.get("nesting", "json"),
+        graphql=data.get("graphql"),
+        output=reader.optional_template(data, "output", "api", ANSWER),
     )
 
 

@@ -5,6 +5,7 @@ what one vendor alone does belongs into its `hooks.py`.
 """
 
 import base64
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import quote
@@ -68,6 +69,14 @@ def number(value: object) -> object:
 def base64_text(value: object) -> object:
     """Encode text (as UTF-8) in base 64, the standard alphabet with padding."""
     return base64.b64encode(_text(value).encode()).decode()
+
+
+def from_base64(value: object) -> object:
+    """Read text (UTF-8) out of base 64 that may be broken into lines; what is none gives null."""
+    try:
+        return base64.b64decode("".join(_text(value).split()), validate=True).decode()
+    except ValueError:
+        return None
 
 
 def base64_json(value: object) -> object:
@@ -137,6 +146,23 @@ def slashed(value: object) -> object:
     return text_value
 
 
+def last_id(value: object) -> object:
+    """Give the id of a list's last thing, where the next page starts behind it; null of none."""
+    last = value[-1] if isinstance(value, list) and value else None
+    return last.get("id") if isinstance(last, Mapping) else None
+
+
+def next_link(value: object) -> object:
+    """Find the address of the next page in a Link header; null where there is none.
+
+    RFC 8288: `<https://…?page=2>; rel="next", <https://…?page=9>; rel="last"`.
+    """
+    for part in _LINK.finditer(_text(value)):
+        if "next" in part["rel"].lower().split():
+            return part["url"]
+    return None
+
+
 def sentences(value: object) -> object:
     """Write a vendor's list or map of errors as one text: `summary: is required; due: is past`."""
     if isinstance(value, Mapping):
@@ -163,6 +189,8 @@ def _text(value: object) -> str:
 
 as_text = _text
 
+_LINK: Final = re.compile(r"""<(?P<url>[^>]*)>[^,]*?;\s*rel="?(?P<rel>[^",;]*)"?""")
+
 TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
     "adf": adf,
     "base64": base64_text,
@@ -170,13 +198,16 @@ TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
     "body": body_text,
     "csv": csv,
     "email": as_email,
+    "from_base64": from_base64,
     "id": as_id,
     "json": json_text,
+    "last_id": last_id,
     "last_part": last_part,
     "key_or_id": key_or_id,
     "lower": lower,
     "name_or_id": name_or_id,
     "names": names,
+    "next_link": next_link,
     "number": number,
     "sentences": sentences,
     "slashed": slashed,

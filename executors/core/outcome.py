@@ -36,6 +36,9 @@ TEXT_MAX: Final = 300
 CODE_MAX: Final = 100
 """Characters that a vendor's code may have; what is longer is no code."""
 
+BARE_LIST: Final = "items"
+"""Under which name a list stands in the output where the vendor answers it bare."""
+
 FailureKind = Literal["never_sent", "may_have_arrived"]
 _REQUEST_IDS: Final = ("x-request-id", "x-slack-req-id", "atl-traceid", "x-zendesk-request-id")
 
@@ -136,9 +139,10 @@ def classify(
         "params": params,
     }
     if not _failed(spec, action, roots):
-        if not response.is_json and action.output is None and isinstance(action.example.body, dict):
+        is_wanted = action.output is None and isinstance(action.example.body, dict | list)
+        if is_wanted and not response.is_json:
             return _unreadable(spec, action, response)
-        return _succeeded(action, roots)
+        return _succeeded(spec, action, roots)
     roots["code"] = code = _code(spec.api.failure.codes, roots) or f"http_{response.status}"
     roots["text"] = text = _first(spec.api.failure.texts, roots) or code
     for rule in (*action.errors, *spec.errors):
@@ -190,12 +194,15 @@ def _failed(spec: ProviderSpec, action: ActionSpec, roots: Mapping[str, Any]) ->
     return action.failure_when is not None and action.failure_when.holds(roots)
 
 
-def _succeeded(action: ActionSpec, roots: Mapping[str, Any]) -> Succeeded:
+def _succeeded(spec: ProviderSpec, action: ActionSpec, roots: Mapping[str, Any]) -> Succeeded:
     body = roots["body"]
     lifted = render_all(action.result, roots)
-    if action.output is not None:
-        found = action.output.find(roots)
+    shown = action.output or spec.api.output
+    if shown is not None:
+        found = shown.find(roots)
         body = None if found is ABSENT else found
+    if isinstance(body, list):
+        body = {BARE_LIST: body}
     output = {**body, **lifted} if isinstance(body, Mapping) else body
     if lifted and not isinstance(body, Mapping):
         output = lifted if body is None else {**lifted, "body": body}

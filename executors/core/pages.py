@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from executors.core.outcome import Outcome, Succeeded, classify
 from executors.core.request import Request, Response, render
-from schemas.expression import ABSENT, Path
+from schemas.expression import ABSENT
 from schemas.provider import ActionSpec, PagesSpec, ProviderSpec
 
 PAGES_MAX: Final = 100
@@ -32,8 +32,8 @@ def collect(
         items_max: Where to stop.
 
     Returns:
-        The last page's outcome, with the items of all pages, at most `items_max`, in the place of
-        its own; the first page that is no success ends the walk as its outcome.
+        The outcome of the last page as if it had held the items of all pages, at most `items_max`;
+        the first page that is no success ends the walk as its outcome.
     """
     pages = action.pages
     if pages is None:
@@ -41,15 +41,16 @@ def collect(
     path = pages.items.paths[0]
     request = render(spec, action, params, connection, effect_key)
     items: list[Any] = []
-    outcome: Outcome = Succeeded()
-    for _ in range(PAGES_MAX):
+    pages_read = 0
+    while True:
         response = yield request
+        pages_read += 1
         outcome = classify(spec, action, response, params)
         if not isinstance(outcome, Succeeded):
             return outcome
         page = path.find({"body": response.body})
         items.extend(page if isinstance(page, list) else ())
-        if len(items) >= items_max:
+        if len(items) >= items_max or pages_read == PAGES_MAX:
             break
         roots = {
             "body": response.body,
@@ -70,7 +71,8 @@ def collect(
         if following is None or following == request:
             break
         request = following
-    return replace(outcome, output=_put(outcome.output, path, items[:items_max]))
+    whole = _put_at(response.body, path.steps, items[:items_max])
+    return classify(spec, action, response.with_body(whole), params)
 
 
 def _by_url(pages: PagesSpec, request: Request, roots: Mapping[str, Any]) -> Request | None:
@@ -98,14 +100,8 @@ def _length(pages: PagesSpec, roots: Mapping[str, Any]) -> int:
     return len(page) if isinstance(page, list) else 0
 
 
-def _put(output: Any, path: Path, items: list[Any]) -> Any:  # noqa: ANN401 - JSON values
-    """Put the items into the place of the last page's own."""
-    if not path.steps or not isinstance(output, Mapping):
-        return items
-    return _put_at(output, path.steps, items)
-
-
 def _put_at(node: Any, steps: tuple[str | int, ...], items: list[Any]) -> Any:  # noqa: ANN401
+    """Put the items into the place of the last page's own."""
     if not steps:
         return items
     inside = node if isinstance(node, Mapping) else {}

@@ -1,6 +1,6 @@
 """What is sent to a vendor and what comes back, and how a request is made from an action; pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -108,6 +108,12 @@ class Response:
         """Whether the body is JSON (or empty)."""
         return not self.content or not isinstance(self.body, str) or self.content[:1] == b'"'
 
+    def with_body(self, body: Any) -> "Response":  # noqa: ANN401 - JSON
+        """Give the same answer with another body."""
+        other = Response(self.status, self.headers, self.content, self.received_at_s)
+        other._body = body
+        return other
+
     def _parse(self) -> Any:  # noqa: ANN401 - whatever a vendor sends
         if not self.content.strip():
             return None
@@ -163,9 +169,9 @@ def render(
         method=request.method,
         url=_base(spec, account, roots) + request.path.text_with(roots, path_segment),
         headers=headers,
-        query=_query(request.query, roots),
+        query=_query(request.query, roots, spec.api.nesting),
         json=body,
-        form=_form(request.form, roots),
+        form=_form(request.form, roots, spec.api.nesting),
         read_only=action.read_only,
     )
 
@@ -203,10 +209,12 @@ def path_segment(value: str) -> str:
     return quote(value, safe="")
 
 
-def _query(tree: Tree | None, roots: Mapping[str, Any]) -> Pairs:
+def _query(tree: Tree | None, roots: Mapping[str, Any], nesting: str) -> Pairs:
     """Write query values as text; a list repeats its name, an object becomes JSON text."""
     if tree is None:
         return ()
+    if nesting == "brackets":
+        return tuple(bracketed(tree.render(roots)))
     pairs: list[tuple[str, str]] = []
     for name, value in tree.render(roots).items():
         if isinstance(value, list):
@@ -216,9 +224,29 @@ def _query(tree: Tree | None, roots: Mapping[str, Any]) -> Pairs:
     return tuple(pairs)
 
 
-def _form(tree: Tree | None, roots: Mapping[str, Any]) -> Pairs | None:
+def _form(tree: Tree | None, roots: Mapping[str, Any], nesting: str) -> Pairs | None:
     """Write form values as text; lists and objects become JSON text."""
     if tree is None:
         return None
     values = tree.render(roots)
+    if nesting == "brackets":
+        return tuple(bracketed(values))
     return tuple((name, as_text(value)) for name, value in values.items() if value is not None)
+
+
+def bracketed(value: Any, name: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401 - JSON
+    """Write nested values as form pairs: `{"items": [{"price": "p"}]}` as `items[0][price]=p`.
+
+    Null is left out; empty lists and objects cannot be said in a form.
+    """
+    parts: Iterable[tuple[object, Any]]
+    if isinstance(value, Mapping):
+        parts = value.items()
+    elif isinstance(value, list):
+        parts = enumerate(value)
+    else:
+        if value is not None:
+            yield name, as_text(value)
+        return
+    for key, item in parts:
+        yield from bracketed(item, f"{name}[{key}]" if name else str(key))

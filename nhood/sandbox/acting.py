@@ -91,7 +91,7 @@ def act(
         return vendor.error("forbidden", **said), key
     account = world.accounts.get(vendor.spec.slug, key)
     params = plan.read(incoming, groups)
-    sent = _sent(plan, incoming, groups)
+    sent = _sent(vendor, plan, incoming, groups)
     refused = _refused(vendor, plan, params, sent)
     if refused is not None:
         return refused, key
@@ -112,15 +112,26 @@ def _lacking(vendor: Vendor, plan: Plan, grant: Grant | None) -> str:
     return " ".join(scope for scope in wanted if scope in usual and scope not in granted)
 
 
-def _sent(plan: Plan, incoming: Incoming, groups: Mapping[str, str]) -> dict[str, Any]:
+def _sent(
+    vendor: Vendor, plan: Plan, incoming: Incoming, groups: Mapping[str, str]
+) -> dict[str, Any]:
     sent = {leaf.name: groups[leaf.name] for leaf in plan.leaves if leaf.place == "path"}
     if incoming.method != "GET":
         sent = {} if plan.id_param in sent and len(sent) == 1 else sent
         sent.update(incoming.query_data())
     data = incoming.data
     if isinstance(data, Mapping):
-        sent.update(data)
+        sent.update(variables_of(data) if vendor.spec.api.graphql else data)
     return sent
+
+
+def variables_of(posted: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give what a GraphQL request is about: its variables, an input object spread out."""
+    given = posted.get("variables") or {}
+    flat: dict[str, Any] = {}
+    for name, value in given.items():
+        flat.update(value if isinstance(value, Mapping) else {name: value})
+    return flat
 
 
 def _refused(
@@ -138,9 +149,11 @@ def _refused(
 def _refer(doing: Act, reference: ReferenceSheet) -> bool:
     """Find the thing that a param names, and put its id in the param's place."""
     value = doing.params[reference.param]
+    shelf = doing.account.shelf(reference.resource)
+    if isinstance(value, int):
+        return shelf.find(value) is not None
     if not isinstance(value, str):
         return True
-    shelf = doing.account.shelf(reference.resource)
     record = shelf.find(value)
     if record is None:
         name = value.removeprefix(reference.strip) if reference.strip else value
@@ -290,7 +303,9 @@ def made_of(doing: Act, record: Record) -> Any:  # noqa: ANN401 - JSON
     if body is None:
         return None
     extend = plan.resource.extend and plan.kind == "get"
-    body = likeness.overlaid(body, record.sent, extend=extend)
+    where = doing.vendor.thing_at
+    thing = likeness.overlaid(dig(body, where), record.sent, extend=extend)
+    body = put(body, where, thing)
     for place, source in plan.sheet.echo.items():
         value = dig(record.sent, tuple(source.split(".")))
         if value is not ABSENT:

@@ -246,7 +246,8 @@ _NO_STORE: Final = {"cache-control": "no-store", "pragma": "no-cache"}
 def revoke(world: World, vendor: Vendor, incoming: Incoming) -> Answer:
     """Answer the revocation endpoint: the token of the body, the query, or the header itself."""
     data = incoming.data if isinstance(incoming.data, Mapping) else {}
-    given = data.get("token") or incoming.query_data().get("token") or token_of(vendor, incoming)
+    given = data.get("token") or incoming.query_data().get("token") or data.get("access_token")
+    given = given or token_of(vendor, incoming)
     if not given or not world.grants.revoke_token(str(given)):
         if "token" in data or "token" in incoming.query_data():
             return _error(vendor, "invalid_token", "There is no such token")  # RFC 7009 is milder
@@ -315,6 +316,7 @@ def _token_body(world: World, vendor: Vendor, tokens: Tokens, *, first: bool) ->
         "refresh_token": tokens.refresh,
         "expires_in": auth.access_token_seconds,
         "scope": auth.scope_separator.join(grant.scopes),
+        "scopes": grant.scopes,
     }
     roots = {**_roots(world, vendor, grant.account, grant.scopes), "grant": said}
     body = tree.render(roots) if tree is not None else _usual(vendor, said)

@@ -30,12 +30,11 @@ _SIGNED: Final = re.compile(
 
 def account_of(vendor: Vendor, incoming: Incoming) -> str | None:
     """Find the account that a request's entered credentials open; None where they open none."""
-    # As a token of a consent it opens that account too: programs use it where nobody consented.
-    for way in (*vendor.entered, vendor.spec.auth):
+    for way in vendor.entered:
         found = _signer(way, vendor, incoming) if way.signing else _holder(way, incoming)
         if found is not None:
             return found
-    return None
+    return _holder(vendor.spec.auth, incoming)
 
 
 def client_of(vendor: Vendor, incoming: Incoming) -> tuple[AuthSpec, str] | None:

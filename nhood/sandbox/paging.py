@@ -11,6 +11,7 @@ from nhood.sandbox.plan import WirePath, dig
 from nhood.sandbox.records import Record
 from nhood.sandbox.wire_in import Answer, json_answer
 from schemas.expression import ABSENT
+from schemas.provider import PagesSpec
 
 if TYPE_CHECKING:
     from nhood.sandbox.acting import Act
@@ -36,8 +37,8 @@ def listed(doing: "Act") -> Answer:
             return doing.vendor.error("invalid", message="unexpected token", field="q")
     else:
         items = _own(doing, shown) + [item for item in shown if _passes(doing, item)]
-    body = _page(doing, items)
-    return json_answer(example.status, body, example.headers)
+    body, headers = _page(doing, items)
+    return json_answer(example.status, body, {**example.headers, **headers})
 
 
 def _look_up(doing: "Act") -> Answer:
@@ -101,16 +102,19 @@ def _passes(doing: "Act", item: Any) -> bool:  # noqa: ANN401 - JSON
 
 
 def _differs(own: Any, asked: Any) -> bool:  # noqa: ANN401 - JSON
-    return not isinstance(own, list | Mapping) and str(own) != str(asked)
+    if isinstance(own, list | Mapping) or asked == "all":
+        return False
+    return str(own) != str(asked)
 
 
-def _page(doing: "Act", items: list[Any]) -> Any:  # noqa: ANN401 - JSON
+def _page(doing: "Act", items: list[Any]) -> tuple[Any, dict[str, str]]:
+    """Cut one page out; gives the body and the headers that say where it goes on."""
     from nhood.sandbox.acting import put
 
     plan, params = doing.plan, doing.params
     limit = next((params[name] for name in _LIMITS if isinstance(params.get(name), int)), 0)
     limit = limit or PAGE_DEFAULT
-    start = _start(doing, limit)
+    start = _start(doing, limit, items)
     shown, total = items[start : start + limit], len(items)
     more = start + limit < total
     body = _put_list(plan.body, plan.items or (), shown)
@@ -127,25 +131,37 @@ def _page(doing: "Act", items: list[Any]) -> Any:  # noqa: ANN401 - JSON
     for place, fact in plan.sheet.page.items():
         body = put(body, tuple(place.split(".")), facts[fact])
     pages = plan.spec.pages
-    if pages is not None and pages.step == "cursor" and pages.next is not None:
+    is_told = pages is not None and pages.step == "cursor" and not _is_keyset(pages)
+    if is_told and pages is not None and pages.next is not None:
         path = tuple(str(step) for step in pages.next.paths[0].steps)
         if more:
             body = put(body, path, _cursor(start + limit))
         elif dig(body, path) is not ABSENT:
             body = put(body, path, "" if isinstance(dig(plan.body, path), str) else None)
     link = _link_place(doing)
-    if link is not None and more:
-        body = put(body, link, _link(doing, start + limit))
-    return body
+    if link is None or not more:
+        return body, {}
+    address = _link(doing, start + limit)
+    if link[0] == "headers":
+        return body, {link[1]: f'<{address}>; rel="next"'}
+    return put(body, link[1:], address), {}
+
+
+def _is_keyset(pages: PagesSpec) -> bool:
+    """Say whether the next page is asked for by the last thing of this one, not by a cursor."""
+    return pages.next is not None and any(part.transforms for part in pages.next.references)
 
 
 def _link_place(doing: "Act") -> tuple[str, ...] | None:
-    """Say where the next page's address stands in an answer; None where it is not there whole."""
+    """Say where the next page's address stands: `body` or `headers` and the way in it.
+
+    None where it does not stand there whole.
+    """
     pages = doing.plan.spec.pages
     paths = pages.next_url.paths if pages is not None and pages.next_url is not None else ()
-    if len(paths) != 1 or paths[0].root != "body":
+    if len(paths) != 1 or paths[0].root not in ("body", "headers"):
         return None
-    return tuple(str(step) for step in paths[0].steps)
+    return (paths[0].root, *(str(step) for step in paths[0].steps))
 
 
 def _link(doing: "Act", start: int) -> str:
@@ -155,7 +171,7 @@ def _link(doing: "Act", start: int) -> str:
     return f"{home.scheme}://{home.netloc}{doing.incoming.path}?{urlencode(query)}"
 
 
-def _start(doing: "Act", limit: int) -> int:
+def _start(doing: "Act", limit: int, items: Sequence[Any]) -> int:
     pages = doing.plan.spec.pages
     value = doing.params.get(pages.param) if pages is not None and pages.param else None
     if _link_place(doing) is not None:
@@ -166,6 +182,9 @@ def _start(doing: "Act", limit: int) -> int:
         return max(0, int(value) - 1) * limit
     if pages.step == "offset":
         return max(0, int(value))
+    if _is_keyset(pages):
+        ids = [item.get("id") for item in items if isinstance(item, Mapping)]
+        return ids.index(value) + 1 if value in ids else 0
     try:
         return int(base64.urlsafe_b64decode(str(value)).decode().removeprefix("at:"))
     except (binascii.Error, ValueError, UnicodeDecodeError):

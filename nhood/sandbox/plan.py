@@ -111,7 +111,7 @@ class Plan:
             if leaf.plain is not None:
                 schema = properties.get(leaf.plain, {})
                 if leaf.place == "query" and schema.get("type") == "array":
-                    value = incoming.query_list(leaf.name)
+                    value = incoming.query_list(leaf.name) or value
                 elif leaf.place in ("query", "form", "path", "header"):
                     value = _typed(value, schema)
                 params[leaf.plain] = value
@@ -296,7 +296,7 @@ def _part(incoming: Incoming, place: Place, groups: Mapping[str, str]) -> Any:  
     if place == "path":
         return groups
     if place == "query":
-        return incoming.query_data()
+        return incoming.query_nested()
     if place == "header":
         return incoming.headers
     return incoming.data
@@ -316,9 +316,16 @@ def dig(value: Any, path: WirePath) -> Any:  # noqa: ANN401 - JSON values
 
 def _typed(value: Any, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON values
     """Read text of a query or form as the type that the param has."""
+    if isinstance(value, Mapping):
+        inner = schema.get("properties", {})
+        return {name: _typed(item, inner.get(name, {})) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_typed(item, schema.get("items", {})) for item in value]
     kind = schema.get("type")
-    if not isinstance(value, str) or not isinstance(kind, str):
-        return value
+    return _typed_text(value, kind) if isinstance(value, str) and isinstance(kind, str) else value
+
+
+def _typed_text(value: str, kind: str) -> Any:  # noqa: ANN401 - JSON values
     if kind == "boolean":
         return _TRUTH.get(value.lower(), value)
     if kind in _NUMBERS:

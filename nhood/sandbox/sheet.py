@@ -47,6 +47,7 @@ import yaml
 
 from schemas.errors import InvalidInput
 from schemas.expression import Condition, Tree
+from schemas.provider_file import expanded
 
 Kind = Literal["create", "get", "list", "update", "delete", "do"]
 
@@ -172,7 +173,7 @@ def read_sheet(folder: Path) -> Sheet:
     Raises:
         InvalidInput: sandbox.yaml is no YAML or says what is not known.
     """
-    source = _load(folder / "provider.yaml")
+    source = expanded(_load(folder / "provider.yaml"))
     path = folder / FILE
     data = _load(path) if path.is_file() else {}
     _check(data, source, path)

@@ -42,11 +42,13 @@ class Vendor:
     Attributes:
         spec: With the consent as its `auth`, where it has one.
         entered: Its ways to connect with what a customer enters.
+        thing_at: Where in every answer the thing lies that it is about.
     """
 
     spec: ProviderSpec
     sheet: Sheet
     entered: tuple[AuthSpec, ...] = ()
+    thing_at: tuple[str, ...] = ()
     _fixed: dict[tuple[str, str], list[Route]] = field(default_factory=dict)
     _open: list[tuple[str, re.Pattern[str], Route]] = field(default_factory=list)
 
@@ -124,8 +126,10 @@ def build_vendors(catalogue: Catalogue) -> dict[str, Vendor]:
 
 
 def _build(spec: ProviderSpec) -> Vendor:
+    shown = spec.api.output
+    place = tuple(str(step) for step in shown.paths[0].steps) if shown is not None else ()
     consented = spec.connected_by("oauth2")
-    vendor = Vendor(consented, read_sheet(spec.folder), spec.auth.entered)
+    vendor = Vendor(consented, read_sheet(spec.folder), spec.auth.entered, place)
     _add_auth(vendor, spec.auth.ways)
     base = spec.api.base_url.source
     for action in spec.actions.values():
@@ -182,7 +186,7 @@ def _named(vendor: Vendor) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield plan.spec.resource, plan.names
         for reference in vendor.sheet.references:
             value = plan.spec.example.params.get(reference.param)
-            if isinstance(value, str) and not reference.is_name(value):
+            if isinstance(value, str | int) and not reference.is_name(str(value)):
                 yield reference.resource, {"id": value}
 
 

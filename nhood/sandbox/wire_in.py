@@ -1,6 +1,7 @@
 """A request as the sandbox got it, and an answer as it leaves; no more than it needs of HTTP."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -9,6 +10,7 @@ import orjson
 
 JSON = "application/json; charset=utf-8"
 HTML = "text/html; charset=utf-8"
+_BRACKETS = re.compile(r"[^\[\]]+(\[[^\[\]]*\])+")
 
 
 @dataclass(slots=True)
@@ -55,6 +57,12 @@ class Incoming:
             self._query = dict(pairs)
         return self._query
 
+    def query_nested(self) -> Mapping[str, Any]:
+        """Give the query under its own names and, where they hold brackets, as they nest."""
+        flat = self.query_data()
+        nests = "%5B" in self.query or "[" in self.query
+        return {**nested(flat.items()), **flat} if nests else flat
+
     def query_list(self, name: str) -> list[str]:
         """Give every value of the query under a name."""
         return [
@@ -65,11 +73,35 @@ class Incoming:
         if not self.body:
             return None
         if self.is_form:
-            return dict(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))
+            return nested(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
             return None
+
+
+def nested(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Read form pairs, those in brackets as the lists and objects that they stand for."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if not _BRACKETS.fullmatch(name):
+            found[name] = value
+            continue
+        first, *rest = (part.rstrip("]") for part in name.split("["))
+        inside = found
+        for step in (first, *rest[:-1]):
+            kept = inside.get(step)
+            inside[step] = kept if isinstance(kept, dict) else {}
+            inside = inside[step]
+        inside[rest[-1] or str(len(inside))] = value
+    return {name: _listed(value) for name, value in found.items()}
+
+
+def _listed(value: Any) -> Any:  # noqa: ANN401 - JSON values
+    if not isinstance(value, dict):
+        return value
+    inside = {name: _listed(item) for name, item in value.items()}
+    return list(inside.values()) if all(name.isdigit() for name in inside) else inside
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ class Description:
         self.document = document
         self.swagger = "swagger" in document
         self.registry = Registry().with_resource(_BASE, DRAFT4.create_resource(document))
+        loose = DRAFT4.create_resource(_loosened(document))
+        self.loose_registry = Registry().with_resource(_BASE, loose)
         self.operations = tuple(self._operations())
 
     def _operations(self) -> Iterator[Operation]:
@@ -94,8 +96,10 @@ class Description:
             faults += self._unknown_names(next(known) or {}, request.json, "body")
         return faults
 
-    def answer_faults(self, operation: Operation, status: int, body: Any) -> list[Fault]:
-        """Tell what of an answer the description does not allow."""
+    def answer_faults(
+        self, operation: Operation, status: int, body: Any, *, shortened: bool = False
+    ) -> list[Fault]:
+        """Tell what of an answer the description does not allow; shortened it may lack fields."""
         answers = operation.data["responses"]
         told = next((n for n in (str(status), f"{status // 100}XX") if n in answers), None)
         if told is None:
@@ -106,6 +110,11 @@ class Description:
             schema = answer.get("content", {}).get("application/json", {}).get("schema")
         if schema is None or body is None:
             return []
+        if shortened:
+            schema = _loosened(schema)
+            return self._schema_faults(
+                schema, body, "answer", OAS30ReadValidator, self.loose_registry
+            )
         return self._schema_faults(schema, body, "answer", OAS30ReadValidator)
 
     def _parameter_faults(self, operation: Operation, request: Request) -> Iterator[Fault]:
@@ -192,9 +201,11 @@ class Description:
             takes_any = takes_any or inner_any
         return listed, takes_any
 
-    def _schema_faults(self, schema: Any, value: Any, place: str, kind: Any) -> list[Fault]:
+    def _schema_faults(
+        self, schema: Any, value: Any, place: str, kind: Any, registry: Any = None
+    ) -> list[Fault]:
         holder = {"$id": "urn:holder", "allOf": [_absolute(schema)]}
-        validator = kind(holder, registry=self.registry)
+        validator = kind(holder, registry=registry or self.registry)
         return [
             Fault(_place(place, error.absolute_path), error.message)
             for error in validator.iter_errors(value)
@@ -209,6 +220,17 @@ def _absolute(schema: Any) -> Any:
             for k, v in schema.items()
         }
     return [_absolute(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def _loosened(schema: Any) -> Any:
+    """Give a schema that requires nothing; of alternatives several may then fit."""
+    if isinstance(schema, dict):
+        return {
+            "anyOf" if key == "oneOf" else key: _loosened(value)
+            for key, value in schema.items()
+            if not (key == "required" and isinstance(value, list))
+        }
+    return [_loosened(item) for item in schema] if isinstance(schema, list) else schema
 
 
 def _typed(text: str, kind: str | None) -> Any:

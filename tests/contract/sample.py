@@ -16,6 +16,8 @@ _TEXTS = (
     "2026-03-11",
     "2026-03-11T10:00:00Z",
     "roge@example.org",
+    "6dcb09b5b57875f334f61aebed695e2e4193db5e",
+    "https://example.org/a",
 )
 
 

@@ -42,6 +42,7 @@ def test_variable_cannot_lead_a_token_to_another_host(spec: ProviderSpec) -> Non
 @pytest.mark.parametrize("spec", providers())
 def test_connection_addresses_are_https(spec: ProviderSpec) -> None:
     roots = {"connection": spec.connection(variables_of(spec)), "token": "t", "refresh_token": "r"}
+    roots["client_id"] = "c"
     for auth in spec.auth.ways:
         steps = [step.url for step in (auth.revoke, auth.account and auth.account.request) if step]
         for url in (auth.authorize_url, auth.token_url, auth.refresh_url, *steps):

@@ -19,6 +19,7 @@ from executors.core.outcome import (
     classify,
     classify_failure,
 )
+from schemas.expression import Template
 from schemas.provider import ActionSpec, ProviderSpec
 from tests.contract.cases import CATALOGUE, NOW, actions, providers, response
 
@@ -80,7 +81,7 @@ def test_waiting_time_is_read_in_both_forms(spec: ProviderSpec, action: ActionSp
 @pytest.mark.parametrize("body", ["<html></html>", "{", b"\xff\xfe".decode("latin-1")])
 @pytest.mark.parametrize(("spec", "action"), actions())
 def test_unreadable_answer_is_no_success(spec: ProviderSpec, action: ActionSpec, body: str) -> None:
-    if not isinstance(action.example.body, dict):
+    if not isinstance(action.example.body, dict | list):
         return
     outcome = _read(
         spec, action, 200 if action.example.status == 204 else action.example.status, body
@@ -151,6 +152,18 @@ def test_each_provider_has_fixtures_of_every_kind(spec: ProviderSpec) -> None:
     assert kinds >= {"succeeded", "rejected", "throttled", "unavailable", "unauthorised", "unknown"}
 
 
+def _in_body(spec: ProviderSpec) -> list[Template]:
+    templates = (*spec.api.failure.codes, *spec.api.failure.texts)
+    return [one for one in templates if one.paths and one.paths[0].root == "body"]
+
+
+def _told(steps: tuple[str | int, ...], value: Any) -> Any:
+    """Make a body that has a value at a path."""
+    for step in reversed(steps):
+        value = [value] if isinstance(step, int) else {step: value}
+    return value
+
+
 @pytest.mark.parametrize("spec", providers())
 def test_each_code_of_the_map_leads_to_its_outcome(spec: ProviderSpec) -> None:
     # Of two rules for one code the second would never be reached.
@@ -161,6 +174,6 @@ def test_each_code_of_the_map_leads_to_its_outcome(spec: ProviderSpec) -> None:
             assert not rule.codes & seen, rule.codes & seen
             seen |= rule.codes
         for code in rule.codes:
-            bodies = ([{"errorCode": code, "message": "m"}], {"ok": False, "error": code})
+            bodies = [_told(template.paths[0].steps, code) for template in _in_body(spec)]
             read = [_read(spec, action, 400, body) for body in bodies]
             assert any(outcome.code == code and outcome.message for outcome in read)

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from executors.core.outcome import Succeeded, Throttled
+from executors.core.outcome import BARE_LIST, Succeeded, Throttled
+from executors.core.request import Response
 from schemas.provider import ActionSpec, ProviderSpec
 from schemas.provider_file import ITEMS_PARAM
 from tests.contract.cases import VENDORS, actions, response, run
@@ -13,35 +14,54 @@ from tests.contract.cases import VENDORS, actions, response, run
 PAGED = [case for case in actions() if case.values[1].pages is not None]
 
 
-def _page(spec: ProviderSpec, action: ActionSpec, number: int, *, last: bool) -> dict[str, Any]:
+def _page(spec: ProviderSpec, action: ActionSpec, number: int, *, last: bool) -> Response:
     assert action.pages is not None
+    items = [{"id": f"{number}-{place}"} for place in range(2)]
+    ends = VENDORS[spec.slug].ends(action.id)
+    headers = {} if last else {k: v.replace("{n}", str(number)) for k, v in ends.headers.items()}
+    path = action.pages.items.paths[0].steps
+    if not path:
+        return response(200, items, headers)
     body = copy.deepcopy(action.example.body)
     for name in ("response_metadata", "nextRecordsUrl", "nextPageToken", "meta"):
         body.pop(name, None)
-    ends = VENDORS[spec.slug].ends(action.id)
-    told = ends.end if last else ends.more
-    for name, value in told.items():
-        filled = value.replace("{n}", str(number)) if isinstance(value, str) else value
-        if isinstance(value, dict):
-            filled = {k: v.format(n=number) if isinstance(v, str) else v for k, v in value.items()}
-        body[name] = filled
-    name = action.pages.items.paths[0].steps[0]
-    body[name] = [{"id": f"{number}-{place}"} for place in range(2)]
-    return dict(body)
+    told = _numbered(ends.end if last else ends.more, number)
+    body = _laid_over(body, told)
+    inside = body
+    for step in path[:-1]:
+        inside = inside[step]
+    inside[path[-1]] = items
+    return response(200, body, headers)
 
 
-def _items(action: ActionSpec, output: Any) -> list[str]:
+def _numbered(value: Any, number: int) -> Any:
+    if isinstance(value, dict):
+        return {name: _numbered(item, number) for name, item in value.items()}
+    return value.replace("{n}", str(number)) if isinstance(value, str) else value
+
+
+def _laid_over(body: Any, told: Any) -> Any:
+    if not isinstance(body, dict) or not isinstance(told, dict):
+        return told
+    return body | {name: _laid_over(body.get(name), item) for name, item in told.items()}
+
+
+def _items(spec: ProviderSpec, action: ActionSpec, output: Any) -> list[str]:
     assert action.pages is not None
-    return [item["id"] for item in output[action.pages.items.paths[0].steps[0]]]
+    shown = action.output or spec.api.output
+    above = shown.paths[0].steps if shown is not None else ()
+    for step in action.pages.items.paths[0].steps[len(above) :] or (BARE_LIST,):
+        output = output[step]
+    return [item["id"] for item in output]
 
 
 @pytest.mark.parametrize(("spec", "action"), PAGED)
 def test_list_is_walked_to_its_end(spec: ProviderSpec, action: ActionSpec) -> None:
-    pages = [response(200, _page(spec, action, n, last=n == 3)) for n in (1, 2, 3)]
+    pages = [_page(spec, action, n, last=n == 3) for n in (1, 2, 3)]
     params = {**action.example.params, ITEMS_PARAM: 100}
     sent, outcome = run(spec, action, params, pages)
     assert isinstance(outcome, Succeeded)
-    assert _items(action, outcome.output) == ["1-0", "1-1", "2-0", "2-1", "3-0", "3-1"]
+    assert _items(spec, action, outcome.output) == ["1-0", "1-1", "2-0", "2-1", "3-0", "3-1"]
     assert len(sent) == 3
     assert len({request.full_url + str(request.json) for request in sent}) == 3
     assert len({request.origin for request in sent}) == 1
@@ -49,16 +69,16 @@ def test_list_is_walked_to_its_end(spec: ProviderSpec, action: ActionSpec) -> No
 
 @pytest.mark.parametrize(("spec", "action"), PAGED)
 def test_list_stops_at_the_bound(spec: ProviderSpec, action: ActionSpec) -> None:
-    pages = [response(200, _page(spec, action, n, last=False)) for n in (1, 2)]
+    pages = [_page(spec, action, n, last=False) for n in (1, 2)]
     sent, outcome = run(spec, action, {**action.example.params, ITEMS_PARAM: 3}, pages)
     assert len(sent) == 2
-    assert _items(action, outcome.output) == ["1-0", "1-1", "2-0"]
+    assert _items(spec, action, outcome.output) == ["1-0", "1-1", "2-0"]
 
 
 @pytest.mark.parametrize(("spec", "action"), PAGED)
 def test_failure_on_a_later_page_is_the_outcome(spec: ProviderSpec, action: ActionSpec) -> None:
     pages = [
-        response(200, _page(spec, action, 1, last=False)),
+        _page(spec, action, 1, last=False),
         response(429, None, {"Retry-After": "3"}),
     ]
     _, outcome = run(spec, action, {**action.example.params, ITEMS_PARAM: 100}, pages)
@@ -68,7 +88,7 @@ def test_failure_on_a_later_page_is_the_outcome(spec: ProviderSpec, action: Acti
 
 @pytest.mark.parametrize(("spec", "action"), PAGED)
 def test_without_the_bound_one_page_is_read(spec: ProviderSpec, action: ActionSpec) -> None:
-    page = response(200, _page(spec, action, 1, last=False))
+    page = _page(spec, action, 1, last=False)
     sent, outcome = run(spec, action, dict(action.example.params), [page])
     assert len(sent) == 1
-    assert _items(action, outcome.output) == ["1-0", "1-1"]
+    assert _items(spec, action, outcome.output) == ["1-0", "1-1"]

@@ -11,6 +11,7 @@ from tests.contract.cases import (
     CATALOGUE,
     DEPARTURES,
     EFFECT_KEY,
+    VENDORS,
     actions,
     example_answers,
     providers,
@@ -36,7 +37,10 @@ def _faults(spec: ProviderSpec, action: ActionSpec, params: dict[str, Any]) -> l
         if action.hook is None and operation.data.get("operationId") != action.operation_id:
             faults.append(Fault("operation_id", f"is {operation.data.get('operationId')}"))
         faults += description.request_faults(operation, request)
-        faults += description.answer_faults(operation, answer.status, answer.body)
+        shortened = VENDORS[spec.slug].shortened
+        faults += description.answer_faults(
+            operation, answer.status, answer.body, shortened=shortened
+        )
     return faults
 
 

@@ -2,13 +2,14 @@
 
 variables:   {subdomain: acme}   a sample of each account variable without a default
 pages:       by action or "*": what an answer says where a list goes on (`more`, with {n} for
-             the page's number) and where it is over (`end`)
+             the page's number; `headers` where headers say it) and where it is over (`end`)
+shortened:   true where the examples leave out fields that the description requires of answers
 departures:  where we depart from the vendor's description, each with the reason; each must
              be needed (shell patterns in `action` and `place`)
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class Ends:
 
     more: Mapping[str, Any]
     end: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Vendor:
     variables: Mapping[str, str]
     pages: Mapping[str, Ends]
     departures: tuple[Departure, ...]
+    shortened: bool = False
 
     def ends(self, action: str) -> Ends:
         """Give what this action's answers say of further pages."""

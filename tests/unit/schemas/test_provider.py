@@ -193,6 +193,25 @@ def test_unknown_names_get_a_suggestion(tmp_path: Path) -> None:
         catalogue.action("acme", "zzz")
 
 
+def test_graphql_document_is_a_json_post(tmp_path: Path) -> None:
+    data = copy.deepcopy(ACME)
+    data["api"] |= {"graphql": "/graphql", "output": "${body.data.result}"}
+    action = data["actions"]["make_thing"]
+    variables = {"name": "${params.name}"}
+    action["request"] = {"graphql": "mutation($n: String!)\n  { x }", "variables": variables}
+    query = action | {"request": {"graphql": "query { x }"}, "params": {**action["params"]}}
+    query["params"] |= {"properties": {}}
+    data["actions"]["get_thing"] = query | {"example": {"params": {}, "response": {"status": 200}}}
+    spec = _load(tmp_path, data).get("acme")
+    made, got = spec.action("make_thing"), spec.action("get_thing")
+    assert made.request is not None
+    assert made.request.json is not None
+    assert (made.method, made.request.path.source) == ("POST", "/graphql")
+    sent = made.request.json.render({"params": {"name": "x"}})
+    assert sent == {"query": "mutation($n: String!) { x }", "variables": {"name": "x"}}
+    assert (made.read_only, made.idempotent, got.read_only) == (False, False, True)
+
+
 def test_overrides_say_where_a_provider_is_reached(tmp_path: Path) -> None:
     _load(tmp_path, ACME)
     override = ProviderOverride(

@@ -63,6 +63,28 @@ def test_adf_never_holds_an_empty_text(text: str) -> None:
         ("slashed", "/aDYl+A==", "%2FaDYl%2BA%3D%3D"),
         ("slashed", "aD//Yl", "aD%2F%2FYl"),
         ("slashed", 92674392836, "92674392836"),
+        ("from_base64", "SGVsbG8gV29y\nbGQh\n", "Hello World!"),
+        ("from_base64", "R3LDvMOfZQ==", "Grüße"),
+        ("from_base64", "not base 64!", None),
+        ("last_id", [{"id": "a"}, {"id": "b"}], "b"),
+        ("last_id", [], None),
+        (
+            "next_link",
+            '<https://x.example/?a=1,2&page=2>; rel="next"',
+            "https://x.example/?a=1,2&page=2",
+        ),
+        (
+            "next_link",
+            '<https://x.example/1>; rel="prev", <https://x.example/3>; rel=next',
+            "https://x.example/3",
+        ),
+        ("next_link", '<https://x.example/3>; title="a"; rel="last next"', "https://x.example/3"),
+        (
+            "next_link",
+            '<https://x.example/1>; rel="first", <https://x.example/9>; rel="last"',
+            None,
+        ),
+        ("next_link", "", None),
     ],
 )
 def test_transform_gives(name: str, value: object, result: object) -> None:
