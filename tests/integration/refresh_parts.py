@@ -18,6 +18,7 @@ READS = {
     "gmail": "list_messages",
     "microsoft_teams": "list_teams",
     "zoom": "list_meetings",
+    "github": "list_repos",
 }
 
 

@@ -70,6 +70,40 @@ async def test_thing_that_was_made_can_be_got(
     assert repr(next(iter(p for n, p in params.items() if n != "project"))) in repr(got.output)
 
 
+REPO = {"owner": "octocat", "repo": "Hello-World"}
+
+
+async def test_issues_are_kept_by_repository_and_listed_over_pages(sandbox: Playground) -> None:
+    for number in range(5):
+        params = REPO | {"title": f"no {number}"}
+        made = await sandbox.act("github", "create_issue", params, key=f"k{number}")
+        assert isinstance(made, Succeeded)
+    await sandbox.act("github", "create_issue", REPO | {"repo": "Other", "title": "elsewhere"})
+    which = REPO | {"issue_number": int(made.vendor_id or 0)}
+    got = await sandbox.act("github", "get_issue", which)
+    assert isinstance(got, Succeeded)
+    assert got.output["title"] == "no 4"
+    pages = REPO | {"per_page": 2, "max_items": 50}
+    listed = await sandbox.act("github", "list_issues", pages)
+    assert isinstance(listed, Succeeded)
+    titles = [issue["title"] for issue in listed.output["items"]]
+    assert titles == ["no 4", "no 3", "no 2", "no 1", "no 0", "Found a bug"]
+    closed = await sandbox.act("github", "update_issue", which | {"state": "close"})
+    assert isinstance(closed, Succeeded)
+    assert closed.output["state"] == "closed"
+
+
+async def test_file_that_was_written_can_be_read(sandbox: Playground) -> None:
+    file = REPO | {"path": "docs/notes ü.md"}
+    written = file | {"content": "Grüße", "message": "Add notes"}
+    assert isinstance(await sandbox.act("github", "write_file", written), Succeeded)
+    read = await sandbox.act("github", "get_file", file)
+    assert isinstance(read, Succeeded)
+    assert read.output["text"] == "Grüße"
+    missing = await sandbox.act("github", "get_file", REPO | {"path": "nope.md"})
+    assert (missing.kind, missing.code) == ("rejected", "not_found")
+
+
 @pytest.mark.parametrize(
     ("slug", "create", "params", "listing", "asked", "path"),
     [
@@ -233,6 +267,8 @@ async def test_list_is_cut_into_pages(sandbox: Playground) -> None:
             "3001",
         ),
         ("zoom", "get_recordings", {"meeting": "nope"}, "3301"),
+        ("github", "get_issue", REPO | {"issue_number": 9}, "not_found"),
+        ("github", "create_comment", REPO | {"issue_number": 9, "body": "x"}, "not_found"),
     ],
 )
 async def test_what_is_not_there_is_refused_as_the_vendor_does(
