@@ -36,6 +36,9 @@ from control.api.border import Border
 from control.api.rate import RateLimit, Window
 from control.app import build_ports, build_router, chores
 from control.ports import Ports
+from executors.proxy.calls import Proxy
+from executors.proxy.routes import build_router as build_proxy
+from executors.runtime.limits import Limits
 from ingest.app import IngestPorts
 from ingest.app import build_router as build_ingest
 from ingest.definitions import FollowedListeners
@@ -102,6 +105,7 @@ class Parts:
     vault: Vault
     ingest: IngestPorts
     window: Window
+    proxy: Proxy
     is_ready: Callable[[], Awaitable[dict[str, bool]]]
 
 
@@ -131,6 +135,7 @@ def build_app(settings: Settings, parts: Parts) -> FastAPI:
     app.include_router(build_ingest(parts.ingest))
     app.include_router(build_router(parts.ports))
     app.include_router(build_connections(parts.vault, parts.ports.doors.caller))
+    app.include_router(build_proxy(parts.proxy, parts.ports.doors.caller))
     app.include_router(build_audit(parts.vault.pool, parts.ports.doors.caller))
     app.include_router(build_changes(parts.vault.pool, parts.ports.doors.caller))
     _add_pages(app)
@@ -265,7 +270,8 @@ async def opened(settings: Settings) -> AsyncIterator[Parts]:
         readiness = Readiness(ports, listeners, stack.enter_context(AdminClient(config)))
         window = Window(settings.redis_url)
         stack.push_async_callback(window.close)
-        yield Parts(ports, vault, ingest, window, readiness.check)
+        proxy = Proxy(vault, Limits(settings), client)
+        yield Parts(ports, vault, ingest, window, proxy, readiness.check)
 
 
 async def serve(settings: Settings) -> None:

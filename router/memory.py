@@ -71,6 +71,16 @@ class Memory:
         known.update(fresh)
         return [record_of.remembered(partition, name, result) for name, result in fresh.items()]
 
+    def drop(self, partition: int, name: str, steps: Iterable[str]) -> list[Record]:
+        """Forget some of what is remembered under a name; gives the tombstones."""
+        known = self._partitions[partition].get(name, {})
+        gone = [step for step in steps if known.pop(step, None) is not None]
+        if not known:
+            self._partitions[partition].pop(name, None)
+        return [
+            Record(PROGRESS, f"{name}/{step}".encode(), None, partition=partition) for step in gone
+        ]
+
     def forget(self, partition: int, execution_id: str) -> list[Record]:
         """Forget an execution; gives the tombstones, to be written after what it led to."""
         known = self._partitions[partition].pop(execution_id, {})

@@ -16,6 +16,7 @@ from router.core.pauses import waited
 from router.core.state import Execution, StepResult, decode_state
 from router.core.waits import Waits, Wake
 from router.memory import Memory, RecordOf
+from router.shaping import Shaping, held_reason, hold, shape_of
 from router.stopped import stopped
 from router.waiting import pause_records
 from schemas import codec
@@ -23,6 +24,8 @@ from schemas.errors import CorruptEvent
 from schemas.events import (
     CANCELLED,
     FINISHED,
+    TYPE_EXECUTE,
+    TYPE_RELEASED,
     CancelRequested,
     DeadLetter,
     Envelope,
@@ -31,11 +34,13 @@ from schemas.events import (
     ExecutionDue,
     ExecutionFinished,
     ExecutionStarted,
+    HeldDue,
     Payload,
     Place,
     RequestStep,
     StepError,
     StepFinished,
+    TriggerHeld,
 )
 from schemas.events import Record as AnyRecord
 from schemas.ids import execution_id
@@ -49,6 +54,7 @@ from wire.telemetry import DEADLETTERS, ROUTER_EVENTS
 
 _log = structlog.get_logger()
 _SOURCE = "/router"
+_STARTS = (TYPE_EXECUTE, TYPE_RELEASED)  # these name one workflow and start it at once
 
 
 @dataclass(slots=True)
@@ -94,6 +100,7 @@ class Pipeline:
         self._memory = memory
         self._providers = frozenset(providers)
         self._now_us = now_us
+        self._shaping = Shaping(definitions, memory, now_us)
 
     def on_event(self, stored: Stored, output: Output) -> None:
         """Match an event with workflows; leaves an outcome for its offset, whatever it is."""
@@ -118,8 +125,14 @@ class Pipeline:
         now = self._now_us()
         matches = match(envelope, event, payload, self._definitions)
         output.unmatched = not matches.workflows
-        started = []
+        started, reasons = [], []
         for compiled in matches.workflows:
+            shape = shape_of(compiled) if envelope.type not in _STARTS else None
+            if shape is not None:
+                user = user_of(event, compiled.plan.workflow.trigger, payload)
+                output.records.append(hold(compiled, shape, envelope, user, payload))
+                reasons.append(held_reason(shape, compiled.version.name))
+                continue
             execution = _new_execution(compiled, envelope, event, payload)
             started.append(execution.execution_id)
             output.records.append(_started(compiled, execution, envelope, place, now))
@@ -135,8 +148,8 @@ class Pipeline:
             workspace_id=envelope.workspace,
             event_id=envelope.id,
             event=place,
-            outcome="matched" if started or woken else "no_match",
-            reason=_woke(output.wakes) or matches.reason,
+            outcome="matched" if started or woken or reasons else "no_match",
+            reason="; ".join([*reasons, *_woke(output.wakes)]) or matches.reason,
             executions=[*started, *woken],
             event_type=envelope.type,
             subject=envelope.subject,
@@ -167,17 +180,23 @@ class Pipeline:
     def on_result(self, stored: Stored, output: Output) -> None:
         """Go on with the execution that a result belongs to."""
         try:
-            self._follow(stored.place.partition, codec.decode(stored.value), output)
+            self._follow(stored, codec.decode(stored.value), output)
         except CorruptEvent as error:
             self.dead_letter(stored, "unreadable", error.code, error.public, output)
 
-    def _follow(self, partition: int, record: AnyRecord, output: Output) -> None:
+    def _follow(self, stored: Stored, record: AnyRecord, output: Output) -> None:
+        partition = stored.place.partition
         if isinstance(record, CancelRequested):
             self._cancel(partition, record, output)
         elif isinstance(record, StepFinished):
             self._advance(partition, record, output)
         elif isinstance(record, ExecutionDue):
             self._due(partition, record, output)
+        elif isinstance(record, TriggerHeld):
+            if reason := self._shaping.on_held(stored.place, record, output):
+                self.dead_letter(stored, "refused", "throttle_full", reason, output)
+        elif isinstance(record, HeldDue):
+            self._shaping.on_due(stored.place, record, output)
         else:
             raise CorruptEvent("This record does not belong here.", code="wrong_record")
 
@@ -353,13 +372,13 @@ def _new_execution(
     )
 
 
-def _woke(wakes: Sequence[Wake]) -> str:
+def _woke(wakes: Sequence[Wake]) -> list[str]:
     """Say which waiting steps an event woke; the first ten by name."""
     if not wakes:
-        return ""
+        return []
     names = [f"{each.waiting.execution_id}/{each.waiting.step_id}" for each in wakes]
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return f"Woke {', '.join(names[:10])}{more}."
+    return [f"Woke {', '.join(names[:10])}{more}."]
 
 
 def _step_result(result: StepFinished) -> StepResult:

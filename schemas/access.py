@@ -34,6 +34,7 @@ Permission = Literal[
     "vault:read",
     "vault:write",
     "audit:read",
+    "proxy:write",
 ]
 # `public`: nothing; `person`: a log-in; `anyone`: a log-in or an API key, of whatever workspace.
 Need = Permission | Literal["public", "person", "anyone"]

@@ -9,6 +9,7 @@
     EventOutcome, ExecutionStarted, ExecutionFinished    router → control
     StepWaiting      router, executors → control         a step waits, and until when
     Timer            router, executors → router          publish this at its time
+    TriggerHeld, HeldDue                                 router → router
     ExecutionDue     router → router                     a time of an execution has come
     EventWait        router → router                     a step waits for an event
     ConnectionChanged                                    vault → whoever watches
@@ -28,6 +29,7 @@ from schemas.errors import CorruptEvent
 TYPE_WEBHOOK = "nhood.webhook"
 TYPE_EXECUTE = "nhood.execute"
 TYPE_SCHEDULE = "nhood.schedule"
+TYPE_RELEASED = "nhood.released"
 # Subject: provider and event, `github/issues.opened`.
 TYPE_PROVIDER = "nhood.provider"
 # A note of such an event: why it starts nothing.
@@ -253,6 +255,34 @@ class ExecutionDue(Struct, frozen=True):
     at_us: int
 
 
+class TriggerHeld(Struct, frozen=True):
+    """An event that a workflow's trigger holds back; `payload` is JSON."""
+
+    workspace_id: str
+    workflow_id: str
+    version: int
+    group: str
+    event_id: str
+    user: str | None
+    mode: str
+    generation: int
+    traceparent: str | None
+    payload: bytes
+    at_us: int
+
+
+class HeldDue(Struct, frozen=True):
+    """A time of a group of held events has come: `kind` is release or forget."""
+
+    workspace_id: str
+    workflow_id: str
+    version: int
+    group: str
+    event_id: str
+    kind: str
+    at_us: int
+
+
 class StepWaiting(Struct, frozen=True):
     """A step waits: `kind` is delay, event or retry."""
 
@@ -314,6 +344,8 @@ Record = (
     | Timer
     | StepWaiting
     | ExecutionDue
+    | TriggerHeld
+    | HeldDue
     | EventWait
     | DeadLetter
 )

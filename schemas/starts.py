@@ -10,6 +10,7 @@ from schemas.condition import Condition
 from schemas.cron import EXPRESSION_MAX, Cron, CronError
 from schemas.errors import Problem
 from schemas.reading import Reader
+from schemas.shaping import KINDS, Shape, read_shape
 from schemas.template import Text
 
 PATH_MAX = 512
@@ -28,6 +29,7 @@ class WebhookTrigger:
     path: str
     verify: bool = False
     user: Text | None = None
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class EventTrigger:
     event_type: str
     filter: Condition | None = None
     user: Text | None = None
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class ProviderTrigger:
     event: str
     filter: Condition | None = None
     user: Text | None = None
+    shape: Shape | None = None
 
     def takes(self, subject: str) -> bool:
         """Say whether it is meant by `provider/event`."""
@@ -102,35 +106,37 @@ def read_trigger(root: Reader, check: TriggerCheck | None = None) -> Trigger | N
     reader = Reader(root.body["trigger"], root.at("trigger"), root.problems)
     kind = reader.body.get("type")
     if reader.choice("type", TYPES, "") == "webhook":
-        reader.known("type", "path", "verify", "user")
+        reader.known("type", "path", "verify", "user", *KINDS)
         path = reader.text("path", required=True, longest=PATH_MAX) or ""
         if "?" in path or "#" in path:
             reader.note("path", "holds a ? or #", "Leave query and fragment out.", "bad_path")
         verify = reader.choice("verify", ("optional", "required"), "optional") == "required"
-        return WebhookTrigger(normal_path(path), verify, reader.template("user"))
+        return WebhookTrigger(
+            normal_path(path), verify, reader.template("user"), read_shape(reader)
+        )
     if kind == "provider":
         return _provider(reader, check)
     if kind == "schedule":
         return _schedule(reader)
     if kind != "event":
         return None
-    reader.known("type", "event_type", "filter", "user")
+    reader.known("type", "event_type", "filter", "user", *KINDS)
     event_type = reader.text("event_type", required=True) or ""
     if event_type.startswith("nhood."):
         reader.note("event_type", "starts with nhood., which is ours", "Choose another name.")
     condition = reader.condition("filter", required=False)
-    return EventTrigger(event_type, condition, reader.template("user"))
+    return EventTrigger(event_type, condition, reader.template("user"), read_shape(reader))
 
 
 def _provider(reader: Reader, check: TriggerCheck | None) -> ProviderTrigger:
-    reader.known("type", "provider", "event", "filter", "user")
+    reader.known("type", "provider", "event", "filter", "user", *KINDS)
     provider = reader.text("provider", required=True) or ""
     event = reader.text("event", required=True) or ""
     if check is not None and provider and event:
         for problem in check.check_trigger(provider, event):
             reader.problems.append(replace(problem, place=reader.at(problem.place)))
     condition = reader.condition("filter", required=False)
-    return ProviderTrigger(provider, event, condition, reader.template("user"))
+    return ProviderTrigger(provider, event, condition, reader.template("user"), read_shape(reader))
 
 
 def _schedule(reader: Reader) -> ScheduleTrigger | None:

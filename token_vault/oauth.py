@@ -217,6 +217,8 @@ class OAuth:
                 raise _foreign("it belongs to another provider")
             return_url = state.return_url
             made = await self._finish(state, digest, answer)
+        except AccountChoice as choice:
+            return Landing(provider, None, choice, return_url)
         except NeighbourhoodError as error:
             _log.info("vault.consent_failed", provider=provider, reason=error.code)
             return Landing(provider, None, error, return_url)

@@ -39,19 +39,21 @@ class Scheduler:
         Raises:
             DependencyDown: The database is away.
         """
-        if len(self._tasks) >= TASKS_MAX:
-            await asyncio.wait(self._tasks, timeout=FULL_S, return_when=asyncio.FIRST_COMPLETED)
-            return True
-        room = min(TASKS_MAX - len(self._tasks), PER_PROVIDER)
         busy = [slug for slug, count in self._by_provider.items() if count >= PER_PROVIDER]
+        room = min(TASKS_MAX - len(self._tasks), PER_PROVIDER)
         owner = self._tokens.refresher.owner()
-        rows = await self._tokens.refresher.leases.lease_due(owner, busy, room)
+        rows: list[Connection] = []
+        if room > 0:
+            rows = await self._tokens.refresher.leases.lease_due(owner, busy, room)
         for row in rows:
             task = asyncio.create_task(self._refresh(row, owner))
             self._tasks.add(task)
             self._by_provider[row.provider] += 1
             task.add_done_callback(self._tasks.discard)
-        return bool(rows)
+        is_full = room <= 0 or bool(busy)
+        if not rows and is_full and self._tasks:  # there may be more, once one of these has ended
+            await asyncio.wait(self._tasks, timeout=FULL_S, return_when=asyncio.FIRST_COMPLETED)
+        return bool(rows) or is_full
 
     async def drain(self) -> None:
         """Let refreshes under way end: their answers must be stored."""

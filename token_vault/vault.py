@@ -4,6 +4,7 @@ Vault.open    from settings and a pool; refuses to start without a root key
 .tokens       credentials for executors (`token_vault.tokens.TokenSource`)
 .oauth        consent flows (`token_vault.oauth.OAuth`)
 .entered      credentials that customers enter (`token_vault.entered.Entered`)
+.keeper       stores what was granted or entered (`token_vault.keeper.Keeper`)
 .apps         OAuth apps, the workspaces' own and the platform's (`token_vault.apps.Apps`)
 .store        connections as rows
 .audit        who was given a credential (`token_vault.audit.AccessLog`)
@@ -84,8 +85,8 @@ class Vault:
         self.tokens = TokenSource(
             settings, catalogue, self.store, self.sealer, client, self.apps, now
         )
-        keeper = Keeper(pool, self.sealer, self.tokens)
-        parts = Parts(settings, catalogue, pool, self.sealer, keeper, client, self.apps, now)
+        self.keeper = Keeper(pool, self.sealer, self.tokens)
+        parts = Parts(settings, catalogue, pool, self.sealer, self.keeper, client, self.apps, now)
         self.oauth = OAuth(parts)
         self.entered = Entered(parts)
 

@@ -29,3 +29,27 @@ def bytes_without(content: bytes, secrets: Iterable[str]) -> bytes:
             if escaped != secret:
                 content = content.replace(escaped.encode(), SHOWN.encode())
     return content
+
+
+class Scrub:
+    """Does the same to a body that comes in pieces: a secret may lie across two of them."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets = [secret for secret in secrets if len(secret) >= _CHARS_MIN]
+        longest = max((len(quote(secret, safe="").encode()) for secret in self._secrets), default=1)
+        self._kept_max = longest - 1
+        self._kept = b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Give what can be shown by now."""
+        if not self._kept_max:
+            return piece
+        whole = bytes_without(self._kept + piece, self._secrets)
+        shown = max(len(whole) - self._kept_max, 0)
+        self._kept = whole[shown:]
+        return whole[:shown]
+
+    def rest(self) -> bytes:
+        """Give what was kept back, at the end."""
+        rest, self._kept = self._kept, b""
+        return rest

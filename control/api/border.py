@@ -46,8 +46,8 @@ KEY_MAX: Final = 255
 _FIELD: Final = "idempotent_answer"
 _SIGN_UP: Final = "/api/v1/workspaces"
 _KEY = re.compile(r'"?[\x21-\x7e]{1,255}"?')
-# Ingest reads its own bodies, up to larger bounds.
-_INGEST = re.compile(r"/api/v1/workspaces/[^/]+/events/?")
+# Ingest and the proxy read their own bodies, up to larger bounds.
+_OTHERS = re.compile(r"/api/v1/workspaces/[^/]+/(events/?|proxy/.*)", re.DOTALL)
 _BAD_REQUEST, _UNSUPPORTED = 400, 415
 _OK_BELOW = 300
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -259,7 +259,7 @@ def _timed(scope: Scope, send: Send) -> Send:
 
 def _is_ours(scope: Scope) -> bool:
     path: str = scope["path"]
-    return path.startswith("/api/") and _INGEST.fullmatch(path) is None
+    return path.startswith("/api/") and _OTHERS.fullmatch(path) is None
 
 
 def _key_of(request: Request) -> str | None:

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, Field
 
 from control.api.shapes import USER_ID_MAX, Body, Member, PortsDep, Text, failures
-from control.store import cancellations
+from control.store import cancellations, executions
 from schemas import codec
 from schemas.access import needs
 from schemas.errors import InvalidInput
@@ -75,6 +75,8 @@ async def cancel_executions(
     records = [cancel_record(caller.workspace_id, each, body.reason, now_us) for each in ids]
     if records:
         await publish_all(ports.publisher, records)
+        async with connection(ports.pool) as on:
+            await executions.drop_waiting(on, caller.workspace_id, ids)
     return CancelManyAnswer(requested=len(ids), remaining=max(0, count - len(ids)))
 
 

@@ -225,7 +225,7 @@ async def cancel_execution(
     record = cancel_record(caller.workspace_id, execution_id, reason, ports.clock())
     (place,) = await publish_all(ports.publisher, [record])
     async with connection(ports.pool) as on:
-        await executions.drop_waiting(on, caller.workspace_id, execution_id)
+        await executions.drop_waiting(on, caller.workspace_id, [execution_id])
     return CancelAnswer(
         execution_id=execution_id,
         place=PlaceShape(topic=place.topic, partition=place.partition, offset=place.offset),
@@ -293,8 +293,9 @@ async def _tell(on: Borrowed, caller: Caller, row: Row) -> ExecutionAnswer:
     if row["event_offset"] is not None:
         accepted = await executions.outcome_at(on, row["event_partition"], row["event_offset"])
     declared = declared_steps(version["definition"]) if version is not None else {}
-    waiting = await executions.waiting(on, caller.workspace_id, row["execution_id"])
+    waiting: list[Row] = []
     if row["status"] not in executions.TERMINAL:
+        waiting += await executions.waiting(on, caller.workspace_id, row["execution_id"])
         waiting += await executions.pauses(on, caller.workspace_id, row["execution_id"])
     told = timeline(row, steps, accepted, declared, waiting)
     return ExecutionAnswer(**_item(row), timeline=[TimelineEntry(**entry) for entry in told])

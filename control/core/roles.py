@@ -32,6 +32,7 @@ _DEVELOPER: Final = _VIEWER | {
     "events:write",
     "connections:write",
     "audit:read",
+    "proxy:write",
 }
 PERMISSIONS: Final[Mapping[Role, frozenset[str]]] = {
     "viewer": _VIEWER,

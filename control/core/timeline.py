@@ -112,10 +112,12 @@ def _steps(
     by_id: dict[str, list[Row]] = {}
     for row in rows:
         by_id.setdefault(row["step_id"], []).append(row)
-    ended = {(row["step_id"], row["loop_index"]) for row in rows}
+    told_of = {(row["step_id"], row["loop_index"]) for row in rows}
     for row in waiting:
-        if (row["step_id"], row["loop_index"]) not in ended:
+        place = (row["step_id"], row["loop_index"])
+        if place not in told_of:
             by_id.setdefault(row["step_id"], []).append(row)
+            told_of.add(place)
     names = dict.fromkeys((*declared, *outcome, *by_id))
     at = start
     for name in names:

@@ -1,6 +1,6 @@
 """Reads `executions`, `steps`, `event_outcomes`, which the projector writes, and `parked_steps`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from control.store.query import Borrowed, Row, row, rows
@@ -98,11 +98,11 @@ async def pauses(on: Borrowed, workspace: str, execution_id: str) -> list[Row]:
     )
 
 
-async def drop_waiting(on: Borrowed, workspace: str, execution_id: str) -> int:
-    """Drop what waits of an execution that was cancelled; say how many steps that were."""
+async def drop_waiting(on: Borrowed, workspace: str, execution_ids: Sequence[str]) -> int:
+    """Drop what waits of executions that were cancelled; say how many steps that were."""
     cursor = await on.execute(
-        "DELETE FROM parked_steps WHERE execution_id = %s AND workspace_id = %s",
-        (execution_id, workspace),
+        "DELETE FROM parked_steps WHERE execution_id = ANY(%s) AND workspace_id = %s",
+        (list(execution_ids), workspace),
     )
     return cursor.rowcount
 

@@ -99,7 +99,7 @@ class Gate:
     async def wait(self, seconds: float, *, first: bool = True) -> bool:
         """Let a call through when it may go, in the order of coming; False: the time was up."""
         turn = asyncio.get_running_loop().create_future()
-        reason = "breaker" if first and self._broken(self._clock()) else "rate"
+        reason = "breaker" if first and self.is_broken() else "rate"
         LIMIT_WAITS.labels(provider=self._provider, reason=reason).inc()
         self._waiting.append((turn, first))
         if self._timer is None:
@@ -184,17 +184,25 @@ class Gate:
     def _enter(self, *, first: bool) -> float:
         """Count a call if it may go now; else say how long to wait."""
         now = self._clock()
-        not_closed = [b for b in self.breakers if b.state != "closed"] if first else ()
-        longest = 0.0
-        for guard in (*self.buckets, *not_closed):
-            longest = max(longest, guard.wait(now))
+        guards: list[Bucket | Breaker] = [*self.buckets]
+        if first:
+            guards += [breaker for breaker in self.breakers if breaker.state != "closed"]
+        longest = max(guard.wait(now) for guard in guards)
         if longest > 0:
             return longest
-        for guard in (*self.buckets, *not_closed):
+        for guard in guards:
             guard.take(now)
         return 0.0
 
-    def _broken(self, now: float) -> bool:
+    def seconds(self) -> float:
+        """Say in how many seconds a call may go, as far as is known now."""
+        now = self._clock()
+        guards: list[Bucket | Breaker] = [*self.buckets, *self.breakers]
+        return max(guard.wait(now) for guard in guards)
+
+    def is_broken(self) -> bool:
+        """Say whether a breaker is what one waits for."""
+        now = self._clock()
         return any(breaker.wait(now) > 0 for breaker in self.breakers)
 
     def _serve(self) -> None:

@@ -30,7 +30,8 @@ _SIGNED: Final = re.compile(
 
 def account_of(vendor: Vendor, incoming: Incoming) -> str | None:
     """Find the account that a request's entered credentials open; None where they open none."""
-    for way in vendor.entered:
+    # As a token of a consent it opens that account too: programs use it where nobody consented.
+    for way in (*vendor.entered, vendor.spec.auth):
         found = _signer(way, vendor, incoming) if way.signing else _holder(way, incoming)
         if found is not None:
             return found

@@ -12,6 +12,7 @@ from schemas.events import (
     QUARANTINE_NOTE,
     TYPE_EXECUTE,
     TYPE_PROVIDER,
+    TYPE_RELEASED,
     TYPE_SCHEDULE,
     TYPE_WEBHOOK,
     Envelope,
@@ -127,7 +128,7 @@ def match(envelope: Envelope, event: Event, payload: object, known: Definitions)
     candidates = known.of_workspace(envelope.workspace)
     if not candidates:
         return Matches((), f"Workspace {envelope.workspace} has no workflows.")
-    if envelope.type in (TYPE_EXECUTE, TYPE_SCHEDULE):
+    if envelope.type in (TYPE_EXECUTE, TYPE_SCHEDULE, TYPE_RELEASED):
         return _named(envelope, event, candidates)
     found, near = [], []
     for compiled in candidates:

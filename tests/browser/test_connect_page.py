@@ -84,7 +84,7 @@ def test_every_page_fits_and_looks_well(product, workspace, person, request, hom
     expect(_heading(person)).to_have_text("Zendesk is not connected")
     person.shoot(f"{way}-4-denied")
     page.get_by_role("link", name="Try again").click()
-    page.get_by_role("link", name="Use a bot token instead").click()
+    page.get_by_role("link", name="Use a user name and a secret instead").click()
     person.shoot(f"{way}-5-key")
     page.go_back()
     page.get_by_label("Subdomain").fill("acme")

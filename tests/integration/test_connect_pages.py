@@ -5,6 +5,7 @@ from dataclasses import replace
 from html import unescape
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 
 from tests.integration.vault_parts import open_site
@@ -364,3 +365,40 @@ async def test_link_of_another_workspace_is_not_seen(site):
     assert (await site.call("GET", path, "live")).status_code == 404
     site.callers["other"] = replace(site.callers["test"], workspace_id=f"ws_{'0' * 26}")
     assert (await site.call("GET", path, "other")).status_code == 404
+
+
+async def test_customer_chooses_among_several_accounts_in_the_same_browser_only(site):
+    link = await _link(site, providers=["jira"], return_url="https://acme.example/done")
+    await _open(site, link)
+    sites = [
+        {"id": f"{n * 8}-a1b2-3b33-c444-def123456789", "name": name, "scopes": [],
+         "url": f"https://{name}.atlassian.net"}
+        for n, name in (("1", "one"), ("2", "two"))
+    ]  # fmt: skip
+    await site.sandbox.fault("jira", "oauth.account", {"status": 200, "body": sites})
+    vendor = _vendor(await _send(site, link, "jira"))
+    page = await site.come_back(await site.consent(vendor))
+    assert (page.status_code, "Which Jira account?" in page.text) == (200, True)
+    assert (await _status(site, link))["status"] == "opened"
+    chosen = next(part for part in page.text.split('"') if sites[1]["id"] in part)
+    kept = site.api.cookies
+    site.api.cookies = httpx.Cookies()
+    foreign = await site.api.get(chosen.replace("&amp;", "&"))
+    assert (foreign.status_code, "other_browser" in foreign.text) == (403, True)
+    site.api.cookies = kept
+    done = await site.api.get(chosen.replace("&amp;", "&"))
+    assert done.headers["location"] == f"/connect/{link['id']}/result"
+    assert (await _status(site, link))["status"] == "connected"
+    (made,) = await site.vault.store.find(site.workspace, "test", "jira", "u1")
+    assert made.account_id == sites[1]["id"]
+
+
+async def test_link_that_reconnects_takes_the_same_account_only(site):
+    made = await site.connect("slack", account="Acme")
+    link = await _link(site, connection_id=made.id)
+    await _open(site, link)
+    vendor = _vendor(await _send(site, link, "slack"))
+    await site.come_back(await site.consent(vendor, account="Globex"))
+    ended = await _status(site, link)
+    assert (ended["status"], ended["error"]) == ("failed", "account_differs")
+    assert (await site.row(made)).account_id == made.account_id

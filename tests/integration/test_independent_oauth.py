@@ -445,7 +445,8 @@ async def test_disconnecting_revokes_at_the_server(desk: Desk) -> None:
     made = await desk.connect()
     credential, held = await desk.credential(), await desk.held(made)
     assert await desk.who(credential) == 200
-    assert await desk.vault.disconnect(desk.workspace, "live", made.id) == "revoked"
+    receipt = await desk.vault.disconnect(desk.workspace, "live", made.id)
+    assert receipt.vendor == "revoked"
     assert await desk.who(credential) == 401
     assert held.refresh_token is not None
     refused = await desk.present(held.refresh_token)

@@ -226,7 +226,7 @@ async def test_two_rotations_do_not_run_at_once(site: Site) -> None:
     await site.connect("slack")
     started = asyncio.Event()
     first = asyncio.create_task(
-        rotation(site, settle_s=5.0, tell=lambda _: started.set()).rotate(("user",))
+        rotation(site, settle_s=600.0, tell=lambda _: started.set()).rotate(("user",))
     )
     await started.wait()
     with pytest.raises(Conflict, match="nhood keys status"):

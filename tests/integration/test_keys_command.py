@@ -17,6 +17,7 @@ from tests.integration.test_key_rotation import store_token
 from tests.integration.vault_parts import Site, open_site
 from token_vault.core.grants import Held
 from token_vault.rotation import destroy
+from token_vault.states import Terms
 from token_vault.store import Account, Owner
 from wire.clock import now
 
@@ -66,7 +67,7 @@ async def many(site: Site, count: int) -> dict[str, str]:
         owner = Owner(site.workspace, "test", "slack", f"u{number:04}")
         held = Held(Secret(f"xoxb-{number}"), None, now(), None)
         account = Account("oauth2", None, None, {}, (), None)
-        row = await site.vault.oauth.store_grant(owner, account, held)
+        row = await site.vault.keeper.store(owner, account, held, Terms())
         made[row.id] = f"xoxb-{number}"
     return made
 

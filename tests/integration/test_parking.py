@@ -282,7 +282,7 @@ async def test_cancelled_execution_drops_its_waiting_steps(desk: Desk) -> None:
     async with connection(desk.site.pool) as on:
         told = await executions.waiting(on, desk.site.workspace, first.command.execution_id)
         assert [row["step_id"] for row in told] == ["s0"]
-        await executions.drop_waiting(on, desk.site.workspace, first.command.execution_id)
+        await executions.drop_waiting(on, desk.site.workspace, [first.command.execution_id])
     assert isinstance(second.command, RequestStep)
     # One whose cancelling came while the step was on its way into the table.
     await desk.site.sql(

@@ -14,6 +14,8 @@ import redis.asyncio
 from control.api.rate import Window
 from control.app import build_ports
 from control.ports import Ports
+from executors.proxy.calls import Proxy
+from executors.runtime.limits import Limits
 from ingest.app import IngestPorts
 from ingest.directory import Directory
 from nhood.gateway import Parts, build_app, hook_ports
@@ -163,7 +165,8 @@ async def running_gateway(settings: Settings, **limits: Any) -> AsyncIterator[Ga
     async def is_ready() -> dict[str, bool]:
         return {}
 
-    app = build_app(settings, Parts(ports, vault, ingest, window, is_ready))
+    proxy = Proxy(vault, Limits(settings), client_out)
+    app = build_app(settings, Parts(ports, vault, ingest, window, proxy, is_ready))
     server = build_server(app)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:

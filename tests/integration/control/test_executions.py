@@ -337,6 +337,10 @@ async def test_step_that_waits_for_its_customer_is_shown_until_the_execution_is_
     assert shown["waits_since"] < shown["waits_until"]
     assert (await api.call("POST", f"/executions/{story.id}/cancel")).status_code == 202
     assert (await step())["status"] == "pending"
+    await park(api, story)
+    wish = {"workflow_id": workflow, "status": "running"}
+    assert (await api.call("POST", "/executions/cancel", wish)).status_code == 202
+    assert (await step())["status"] == "pending"
 
 
 async def test_finished_execution_cannot_be_cancelled(api, workflow):

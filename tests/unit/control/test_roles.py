@@ -43,6 +43,7 @@ TABLE = {
     "vault:read": "owner admin",
     "vault:write": "owner admin",
     "audit:read": "owner admin developer",
+    "proxy:write": "owner admin developer",
 }
 scopes = st.lists(
     st.sampled_from([*sorted(EVERYTHING), "*", "workflows:*", "keys:*", "nonsense", "x:y", ""])

@@ -61,6 +61,23 @@ def test_examples_fit(path):
         (
             workflow(
                 trigger={
+                    "type": "webhook",
+                    "path": "/x",
+                    "debounce": {"key": "{{c.id}}", "wait": "10s", "max_wait": 60},
+                }
+            ),
+            True,
+        ),
+        (
+            workflow(
+                trigger={"type": "event", "event_type": "a", "throttle": {"limit": 5, "per": 1}}
+            ),
+            True,
+        ),
+        (workflow(trigger={"type": "event", "event_type": "a", "batch": {"size": 5}}), False),
+        (
+            workflow(
+                trigger={
                     "type": "schedule",
                     "cron": "0 9 * * MON-FRI",
                     "timezone": "Europe/Berlin",

@@ -4,7 +4,7 @@ import base64
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import orjson
 import pytest
@@ -20,6 +20,8 @@ from token_vault.core.grants import (
     Held,
     Refused,
     authorize_url,
+    client_app,
+    client_request,
     code_request,
     due_at,
     from_stored,
@@ -214,6 +216,35 @@ def test_code_request_carries_the_client_as_declared() -> None:
     )
     assert form["client_id"] == ["client"]
     assert "client_secret" not in form
+
+
+def test_client_asks_for_a_token_of_its_own() -> None:
+    given_ = replace(
+        SLACK, kind="client_credentials", client_auth="post", default_scopes=("a", "b")
+    )
+    app = client_app({"client_id": Secret("c 1"), "client_secret": Secret("s+1")})
+    sent = dict(parse_qsl(client_request(given_, app).content.decode()))
+    assert sent == {
+        "grant_type": "client_credentials",
+        "scope": "a,b",
+        "client_id": "c 1",
+        "client_secret": "s+1",
+    }
+
+
+@pytest.mark.parametrize("code", ["invalid_client", "unauthorized_client"])
+def test_unknown_client_is_dead_where_it_is_the_credential(code: str) -> None:
+    own = replace(SALESFORCE, kind="client_credentials")
+    for spec, kind in ((SALESFORCE, "wrong"), (own, "dead")):
+        answer = read_token(spec, 401, {}, {"error": code}, NOW)
+        assert isinstance(answer, Refused)
+        assert answer.kind == kind
+
+
+def test_token_that_was_got_with_entered_credentials_is_renewed_by_the_clock() -> None:
+    alone = replace(HELD, refresh_token=None)
+    assert due_at(alone) is None
+    assert due_at(replace(alone, fields={"client_secret": Secret("s")})) == due_at(HELD)
 
 
 def test_json_request_keeps_the_types_of_extra_fields() -> None:

@@ -1,0 +1,1 @@
+"""Calls to a vendor's API as it is, with a customer's connection."""
