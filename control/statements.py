@@ -16,7 +16,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from control.core.completeness import Ranges
-from control.core.statements import FORMAT, encode_body, hash_of, key_id
+from control.core.statements import FORMAT, OUTCOMES, encode_body, hash_of, key_id
 from control.signing import RootSealer
 from control.store import completeness, statements
 from control.store.query import Borrowed
@@ -120,7 +120,7 @@ async def _state(
     ranges = _since(ranges, before)
     lost = await statements.lost(on, ranges, workspace)
     outcomes = await completeness.outcomes(on, ranges, workspace)
-    kinds = {kind: outcomes.get(kind, 0) for kind in ("matched", "no_match", "rejected", "parked")}
+    kinds = {kind: outcomes.get(kind, 0) for kind in OUTCOMES}
     body = encode_body(
         {
             "format": FORMAT,

@@ -223,7 +223,7 @@ def _calm_the_collector() -> None:
 def _require_servers(stage: str, settings: Settings) -> None:
     needed = {
         "KAFKA_BOOTSTRAP_SERVERS": bool(settings.kafka_bootstrap_servers) or stage == "sandbox",
-        "DATABASE_URL": bool(settings.database_url) or stage in ("sandbox", "router"),
+        "DATABASE_URL": bool(settings.database_url) or stage == "sandbox",
     }
     missing = [name for name, there in needed.items() if not there]
     if missing:

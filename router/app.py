@@ -17,7 +17,7 @@ that was not carried on is read again.
 import asyncio
 import functools
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any, Self
@@ -27,6 +27,7 @@ import structlog
 from msgspec import Struct
 
 from router.core.match import Definitions
+from router.deliveries import Deliveries, repeated
 from router.intake import INTAKE_MAX, RETRY_S, Intake
 from router.memory import Memory
 from router.pipeline import Output, Pipeline
@@ -49,6 +50,8 @@ from wire.tail import Tail, read_to_end
 from wire.telemetry import configure_logging, start_ops_server
 
 _log = structlog.get_logger()
+
+_Take = Callable[[Stored, Output], None]
 
 GROUP = "nhood-router"
 RESULTS_GROUP = "nhood-router-results"
@@ -125,6 +128,7 @@ class Router:
         self._pipeline = Pipeline(
             self._definitions, self._memory, slugs, now_us, self._waking.waits
         )
+        self._deliveries = Deliveries(settings.database_url)
         self._events = Intake(self._handle_events, self._publisher)
         self._results = Intake(self._handle_results, self._publisher)
         self._app = _faust_app(bootstrap, Path(settings.state_dir) / "router", self)
@@ -159,7 +163,8 @@ class Router:
         """
         if monotonic() - self._caught_up > FRESH_S:
             await self._catch_up()
-        found = [_one(stored, self._pipeline.on_event, self._pipeline) for stored in batch]
+        repeats = await repeated(self._deliveries, batch)
+        found = [_one(stored, self._taker(stored, repeats), self._pipeline) for stored in batch]
         unmatched, awaited = (any(part.unmatched for part in found), any(p.awaited for p in found))
         if unmatched:
             await self._catch_up()
@@ -175,6 +180,13 @@ class Router:
         joined = _joined(found)
         joined.records += await self._waking.results(joined.wakes)
         return joined
+
+    def _taker(self, stored: Stored, repeats: Mapping[Place, Place]) -> _Take:
+        """Say who takes an event."""
+        first = repeats.get(stored.place) if repeats else None
+        if first is None:
+            return self._pipeline.on_event
+        return functools.partial(self._pipeline.on_repeat, first)
 
     async def _catch_up(self) -> None:
         began = monotonic()
@@ -246,6 +258,7 @@ class Router:
             task.cancel()
         await asyncio.gather(watch, *loops, return_exceptions=True)
         await self._publisher.close()
+        await self._deliveries.close()
         self._tail.close()
         self._waits_tail.close()
         self._places.close()
@@ -273,7 +286,7 @@ async def _until_reached(call: Callable[[], None]) -> None:
             return
 
 
-def _one(stored: Stored, handle: Callable[[Stored, Output], None], pipeline: Pipeline) -> Output:
+def _one(stored: Stored, handle: _Take, pipeline: Pipeline) -> Output:
     """Handle a record; one that breaks us is kept aside, so that the rest of its batch goes on."""
     output = Output()
     try:

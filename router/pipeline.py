@@ -15,6 +15,7 @@ from router.core.match import Compiled, Definitions, body_value, match, user_of
 from router.core.pauses import waited
 from router.core.state import Execution, StepResult, decode_state
 from router.core.waits import Waits, Wake
+from router.facts import fact, no_provider, outcome_record, version_gone
 from router.memory import Memory, RecordOf
 from router.shaping import Shaping, held_reason, hold, shape_of
 from router.stopped import stopped
@@ -35,7 +36,6 @@ from schemas.events import (
     ExecutionFinished,
     ExecutionStarted,
     HeldDue,
-    Payload,
     Place,
     RequestStep,
     StepError,
@@ -48,9 +48,9 @@ from schemas.incoming import ANY_MODE, read_event, workspace_hint
 from schemas.lineage import origin
 from schemas.pauses import WaitEventStep
 from schemas.plan import Plan
-from schemas.topics import DEADLETTER, EXECUTIONS, RESULTS, steps_topic
+from schemas.topics import DEADLETTER, steps_topic
 from wire.bus import Record, Stored
-from wire.telemetry import DEADLETTERS, ROUTER_EVENTS
+from wire.telemetry import DEADLETTERS
 
 _log = structlog.get_logger()
 _SOURCE = "/router"
@@ -119,6 +119,27 @@ class Pipeline:
         else:
             self._start(stored.place, envelope, event, payload, output)
 
+    def on_repeat(self, first: Place, stored: Stored, output: Output) -> None:
+        """Leave the outcome of an event that repeats one at another place; it starts nothing."""
+        place = origin(stored.headers, stored.place)
+        envelope, event = read_event(stored.value, stored.headers, place, stored.time_ms * 1000)
+        now = self._now_us()
+        outcome = EventOutcome(
+            workspace_id=envelope.workspace,
+            event_id=envelope.id,
+            event=stored.place,
+            outcome="duplicate",
+            reason=f"It repeats the event at {first}.",
+            executions=[],
+            event_type=envelope.type,
+            subject=envelope.subject,
+            mode=None if event.mode == ANY_MODE else event.mode,
+            event_time_us=envelope.time_us or now,
+            at_us=now,
+            repeats=first,
+        )
+        output.records.append(outcome_record(outcome, str(stored.place), envelope.workspace))
+
     def _start(
         self, place: Place, envelope: Envelope, event: Event, payload: object, output: Output
     ) -> None:
@@ -157,7 +178,7 @@ class Pipeline:
             event_time_us=envelope.time_us or now,
             at_us=now,
         )
-        output.records.append(_outcome_record(outcome, envelope.id, envelope.workspace))
+        output.records.append(outcome_record(outcome, envelope.id, envelope.workspace))
 
     def _reject(self, stored: Stored, code: str, reason: str, output: Output) -> None:
         workspace = workspace_hint(stored.value, stored.headers)
@@ -175,7 +196,7 @@ class Pipeline:
             event_time_us=stored.time_ms * 1000,
             at_us=self._now_us(),
         )
-        output.records.append(_outcome_record(outcome, str(stored.place), workspace or ""))
+        output.records.append(outcome_record(outcome, str(stored.place), workspace or ""))
 
     def on_result(self, stored: Stored, output: Output) -> None:
         """Go on with the execution that a result belongs to."""
@@ -207,7 +228,7 @@ class Pipeline:
             return
         compiled = self._definitions.versions.get((result.workflow_id, result.version))
         if compiled is None:
-            output.records.append(_fact(_version_gone(result, now)))
+            output.records.append(fact(version_gone(result, now)))
             return
         told = _step_result(result)
         step = compiled.plan.steps.get(result.step_id)
@@ -254,7 +275,7 @@ class Pipeline:
         if due.kind == endings.FORGET and CANCELLED not in remembered:
             output.afterwards += self._memory.forget(partition, due.execution_id)
         elif CANCELLED not in remembered and FINISHED not in remembered:
-            output.records.append(_fact(endings.timed_out(due, remembered, now)))
+            output.records.append(fact(endings.timed_out(due, remembered, now)))
             output.records.append(endings.forget(due, remembered, now))
             compiled = self._definitions.versions.get((due.workflow_id, due.version))
             if compiled is not None:
@@ -284,7 +305,7 @@ class Pipeline:
             steps=b"{}",
             at_us=now,
         )
-        output.records.append(_fact(finished))
+        output.records.append(fact(finished))
 
     def _write(self, after: Advance, partition: int | None, output: Output) -> None:
         execution = after.execution
@@ -302,11 +323,11 @@ class Pipeline:
             elif not execution.parallel:
                 output.afterwards.extend(self._memory.forget(partition, execution.execution_id))
         if after.finished is not None:
-            output.records.append(_fact(after.finished))
+            output.records.append(fact(after.finished))
 
     def _command(self, command: RequestStep, traceparent: str | None) -> Record:
         if command.provider not in self._providers:
-            return _no_provider(command)
+            return no_provider(command)
         envelope = Envelope(
             f"{command.execution_id}/{command.step_id}",
             "nhood.step.requested",
@@ -393,7 +414,7 @@ def _step_result(result: StepFinished) -> StepResult:
 def _started(
     compiled: Compiled, execution: Execution, envelope: Envelope, place: Place, now: int
 ) -> Record:
-    return _fact(
+    return fact(
         ExecutionStarted(
             workspace_id=execution.workspace_id,
             execution_id=execution.execution_id,
@@ -409,74 +430,3 @@ def _started(
             at_us=now,
         )
     )
-
-
-def _fact(record: ExecutionStarted | ExecutionFinished) -> Record:
-    """Write a fact of an execution, keyed by it."""
-    word = "started" if isinstance(record, ExecutionStarted) else "finished"
-    name = record.execution_id
-    envelope = Envelope(
-        f"{name}/{word}", f"nhood.execution.{word}", _SOURCE, record.workspace_id, record.at_us
-    )
-    return Record(EXECUTIONS, name.encode(), codec.encode(record), envelope.headers())
-
-
-def _outcome_record(outcome: EventOutcome, name: str, workspace: str) -> Record:
-    ROUTER_EVENTS.labels(outcome=outcome.outcome).inc()
-    envelope = Envelope(f"{name}/outcome", "nhood.event.outcome", _SOURCE, workspace, outcome.at_us)
-    return Record(EXECUTIONS, name.encode(), codec.encode(outcome), envelope.headers())
-
-
-def _version_gone(result: StepFinished, now: int) -> ExecutionFinished:
-    message = f"Version {result.version} of workflow {result.workflow_id} is not known any more."
-    return ExecutionFinished(
-        workspace_id=result.workspace_id,
-        execution_id=result.execution_id,
-        workflow_id=result.workflow_id,
-        version=result.version,
-        mode="",
-        status="failed",
-        error=StepError("workflow_version_gone", message),
-        steps=b"{}",
-        at_us=now,
-    )
-
-
-def _no_provider(command: RequestStep) -> Record:
-    """Answer a command that no executor could take: the provider's folder is gone."""
-    message = f"There is no provider {command.provider!r} on this platform any more."
-    finished = StepFinished(
-        workspace_id=command.workspace_id,
-        execution_id=command.execution_id,
-        workflow_id=command.workflow_id,
-        version=command.version,
-        step_id=command.step_id,
-        loop_index=command.loop_index,
-        effect_key=command.effect_key,
-        provider=command.provider,
-        action=command.action,
-        outcome="rejected",
-        output=Payload(b""),
-        output_cut=False,
-        vendor_id=None,
-        error=StepError("unknown_provider", message),
-        attempts=b"[]",
-        request=Payload(b"null"),
-        response=Payload(b"null"),
-        connection_id=None,
-        from_ledger=False,
-        command=Place("", -1, -1),
-        state=command.state,
-        requested_at_us=command.requested_at_us,
-        started_at_us=command.requested_at_us,
-        finished_at_us=command.requested_at_us,
-    )
-    envelope = Envelope(
-        f"{command.execution_id}/{command.step_id}",
-        "nhood.step.finished",
-        _SOURCE,
-        command.workspace_id,
-        command.requested_at_us,
-    )
-    key = command.execution_id.encode()
-    return Record(RESULTS, key, codec.encode(finished), envelope.headers())

@@ -180,6 +180,7 @@ class EventOutcome(Struct, frozen=True):
     mode: str | None
     event_time_us: int
     at_us: int
+    repeats: Place | None = None
 
 
 class ExecutionStarted(Struct, frozen=True):
@@ -351,13 +352,15 @@ Record = (
 )
 
 AVRO_CONTENT_TYPE = "application/avro"
+MINTED_HEADER = "ce_minted"
 
 
 class Envelope(Struct, frozen=True):
     """CloudEvents 1.0 attributes in Kafka's binary mode, one header `ce_<attribute>` each.
 
     Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
-    `workspace` and `generation` are extension attributes of ours; `traceparent` is W3C's header.
+    `workspace`, `generation` and `minted` are extension attributes of ours; `traceparent` is W3C's
+    header. `minted`: the id was made for this event alone, so nothing before can have had it.
     """
 
     id: str
@@ -369,6 +372,7 @@ class Envelope(Struct, frozen=True):
     generation: int = 0
     traceparent: str | None = None
     content_type: str = AVRO_CONTENT_TYPE
+    minted: bool = False
 
     def headers(self) -> list[tuple[str, bytes]]:
         """Give the record headers."""
@@ -387,6 +391,8 @@ class Envelope(Struct, frozen=True):
             found.append(("ce_generation", str(self.generation).encode()))
         if self.traceparent:
             found.append(("traceparent", self.traceparent.encode()))
+        if self.minted:
+            found.append((MINTED_HEADER, b"1"))
         return found
 
     @classmethod

@@ -126,6 +126,11 @@ def event_id(workspace: str, mode: str, source: str, given: str) -> str:
     return given if is_id("ev", given) else derived_id("ev", workspace, mode, source, given)
 
 
+def place_id(workspace: str, place: Place) -> str:
+    """Name an event that nobody named, by where it stands."""
+    return derived_id("ev", workspace, place.topic, place.partition, place.offset)
+
+
 def _texts(headers: Mapping[str, bytes]) -> dict[str, str]:
     try:
         return {name.lower(): value.decode() for name, value in headers.items()}
@@ -283,8 +288,7 @@ def build_event(
 
 
 def _defaults(workspace: str, place: Place, time_us: int) -> Defaults:
-    named = derived_id("ev", workspace, place.topic, place.partition, place.offset)
-    return Defaults(named, f"/kafka/{place.topic}", time_us)
+    return Defaults(place_id(workspace, place), f"/kafka/{place.topic}", time_us)
 
 
 def _type(attributes: Mapping[str, Any]) -> str:

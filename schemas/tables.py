@@ -318,6 +318,21 @@ parked_steps = Table(
     Index(None, "connection_id", "id"),
 )
 
+# Where each delivery stands first on the log (`router.deliveries`).
+deliveries = Table(
+    "deliveries",
+    metadata,
+    # 16 bytes of SHA-256 over workspace, mode and event id
+    Column("key", LargeBinary, nullable=False),
+    # The partition; the default is the newest one's (`wire.rotation`)
+    Column("slot", Date, nullable=False, server_default=text("'2026-01-01'::date")),
+    # The place on the events topic
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    PrimaryKeyConstraint("key", "slot"),
+    postgresql_partition_by="LIST (slot)",
+)
+
 event_outcomes = Table(
     "event_outcomes",
     metadata,

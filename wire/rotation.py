@@ -26,6 +26,17 @@ _log = structlog.get_logger()
 SLOTS = 2  # that make up the days to keep: the more, the more indexes a look-up visits
 LOCK_TIMEOUT_MS = 5_000  # a reader that takes long must not hold up the writers behind us
 EVERY_S = 3_600.0
+# Options of a connection that looks keys up: by index and planned once, whatever the statistics of
+# a partition say that was begun a minute ago.
+BY_INDEX = " ".join(
+    f"-c {name}"
+    for name in (
+        "enable_seqscan=off",
+        "enable_hashjoin=off",
+        "enable_mergejoin=off",
+        "plan_cache_mode=force_generic_plan",
+    )
+)
 
 _PARTITIONS = """
     SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid

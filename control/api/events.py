@@ -52,7 +52,7 @@ class EventAnswer(BaseModel):
     event_type: str | None
     subject: str | None
     mode: str | None
-    outcome: Literal["matched", "no_match", "rejected", "parked"]
+    outcome: Literal["matched", "no_match", "duplicate", "rejected", "parked"]
     reason: str
     place: Place
     accepted_at: datetime

@@ -243,7 +243,13 @@ async def execute_workflow(
     now_us = ports.clock()
     event = Event(data=Payload(to_json(body.input, "input")), user=body.user_id, mode=caller.mode)
     envelope = Envelope(
-        event_id, TYPE_EXECUTE, "/control", caller.workspace_id, now_us, subject=workflow_id
+        event_id,
+        TYPE_EXECUTE,
+        "/control",
+        caller.workspace_id,
+        now_us,
+        subject=workflow_id,
+        minted=seed is None,
     )
     record = Record(EVENTS, event_id.encode(), codec.encode(event), envelope.headers())
     (place,) = await publish_all(ports.publisher, [record])

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from schemas.errors import InvalidInput
 
 FORMAT: Final = "nhood-completeness/1"
+OUTCOMES: Final = ("matched", "no_match", "duplicate", "rejected", "parked")
 ALGORITHM: Final = "Ed25519"
 
 # What was signed, read, and as it is.

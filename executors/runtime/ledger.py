@@ -14,6 +14,7 @@ import structlog
 from psycopg.rows import TupleRow
 
 from schemas.settings import Secret
+from wire.rotation import BY_INDEX
 
 _log = structlog.get_logger()
 GROUP_MAX = 500  # effects in one transaction: bounds its memory and its time
@@ -38,16 +39,6 @@ _FINISH = """
     WHERE effects.effect_key = news.effect_key AND effects.status <> 'done'
 """
 _WAIT = "UPDATE effects SET status = 'waiting' WHERE effect_key = ANY(%s) AND status <> 'done'"
-# A row is always found by its index, whatever the statistics of a partition begun a minute ago say.
-_OPTIONS = " ".join(
-    f"-c {name}"
-    for name in (
-        "enable_seqscan=off",
-        "enable_hashjoin=off",
-        "enable_mergejoin=off",
-        "plan_cache_mode=force_generic_plan",
-    )
-)
 _RECORD = """
     UPDATE effects SET status = 'done', done_at = now(),
         result = CASE WHEN status = 'done' THEN result ELSE %s END
@@ -215,7 +206,7 @@ class Ledger:
                 self._url.reveal(),
                 autocommit=True,
                 application_name="nhood-ledger",
-                options=_OPTIONS,
+                options=BY_INDEX,
             )
         return self._connection
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 
 from schemas.errors import CorruptEvent, InvalidInput, Problem
 from schemas.events import RESERVED_TYPE_PREFIX, Envelope, Event, Payload
@@ -157,5 +158,6 @@ def _understood(
     envelope, event = build_event(
         {**theirs, "mode": sender.mode}, sender.workspace, payload, defaults
     )
+    envelope = replace(envelope, minted=envelope.id == defaults.id)
     key = f"{sender.workspace}/{order_key}" if order_key else envelope.id
     return Understood(envelope, event, key)

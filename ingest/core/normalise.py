@@ -94,7 +94,8 @@ class Delivery:
             now_us: UTC, microseconds.
         """
         request = self.request
-        name = self._event_id(mode, signed=signed) or new_id
+        derived = self._event_id(mode, signed=signed)
+        name = derived or new_id
         envelope = Envelope(
             id=name,
             type=TYPE_WEBHOOK,
@@ -103,6 +104,7 @@ class Delivery:
             time_us=now_us,
             subject=self.path,
             traceparent=_traceparent(request.headers.get("traceparent")),
+            minted=derived is None,
         )
         kept = kept_headers(request.headers)
         kept[SIGNATURE_NOTE] = "valid" if signed else "absent"

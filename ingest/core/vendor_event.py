@@ -150,6 +150,7 @@ def build(
         time_us=now_us,
         subject=f"{origin.provider}/{draft.name}",
         traceparent=None,
+        minted=draft.delivery is None,
     )
     event = Event(
         data=Payload(draft.payload, draft.content_type),

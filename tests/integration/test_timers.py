@@ -11,6 +11,11 @@ from schemas.ids import derived_id
 from tests.integration.router_parts import Log, a_router
 
 
+@pytest.fixture(autouse=True)
+def _database(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", database)
+
+
 @pytest.fixture
 def log(kafka_topics: str) -> Iterator[Log]:
     found = Log(kafka_topics)

@@ -77,6 +77,14 @@ async def test_same_id_is_the_same_event(client):
     assert first == second == event_id(WS, "live", f"/api/{WS}", "order-17")
 
 
+async def test_event_says_whether_its_id_can_come_again(client, world):
+    await send(client, {"events": [TYPED, TYPED | {"id": "order-18"}]})
+    stored = [record.headers for record in await world.stored()]
+    named = {headers["ce_id"].decode(): "ce_minted" in headers for headers in stored}
+    assert sorted(named.values()) == [False, True]
+    assert named[event_id(WS, "live", f"/api/{WS}", "order-18")] is False
+
+
 async def test_nothing_is_taken_while_kafka_is_away(client, world):
     world.kafka_down = True
     answer = await send(client, {"events": [TYPED, {}]})

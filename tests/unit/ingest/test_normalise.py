@@ -260,3 +260,9 @@ def test_any_body_is_kept_byte_for_byte_or_refused(body, headers, query):
     else:
         assert event_of(delivery)[1].data.data == body
         assert event_of(delivery) == event_of(dataclasses.replace(delivery))
+
+
+def test_only_an_id_of_our_own_is_told_to_be_new():
+    named = read_webhook(request(headers={"webhook-id": "msg_1"}))
+    assert event_of(named)[0].minted is False
+    assert event_of(read_webhook(request()))[0].minted is True
