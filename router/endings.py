@@ -91,13 +91,18 @@ def ends_at_result(plan: Plan, execution_id: str, step_id: str, loop_index: int)
     """End what would have settled a step, now that it is settled."""
     step = plan.steps.get(step_id)
     if isinstance(step, WaitEventStep):
-        name = f"{execution_id}/{step_id}"
-        return [end_of(f"{name}/{EVENT}"), Record(WAITS, name.encode(), None)]
+        return ends_of_wait(execution_id, step_id)
     if isinstance(step, ForEachStep):
         step = step.body
     if isinstance(step, ActionStep) and step.deadline_ms is not None:
         return [end_of(deadline_key(execution_id, step_id, loop_index))]
     return []
+
+
+def ends_of_wait(execution_id: str, step_id: str) -> list[Record]:
+    """End a wait for an event, and its timer."""
+    name = f"{execution_id}/{step_id}"
+    return [end_of(f"{name}/{EVENT}"), Record(WAITS, name.encode(), None)]
 
 
 def ends_at_end(plan: Plan, execution_id: str) -> list[Record]:

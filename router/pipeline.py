@@ -225,6 +225,8 @@ class Pipeline:
         now = self._now_us()
         remembered = self._memory.of(partition, result.execution_id)
         if CANCELLED in remembered or FINISHED in remembered:
+            if result.action == "wait_event":  # nothing else would ever end it
+                output.afterwards += endings.ends_of_wait(result.execution_id, result.step_id)
             return
         compiled = self._definitions.versions.get((result.workflow_id, result.version))
         if compiled is None:

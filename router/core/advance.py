@@ -40,7 +40,7 @@ from router.core.state import (
 from schemas.condition import ConditionError
 from schemas.events import ExecutionFinished, Payload, RequestStep, StepError
 from schemas.loops import ForEachStep
-from schemas.pauses import DelayStep, WaitEventStep
+from schemas.pauses import WaitEventStep
 from schemas.plan import Needs, Plan
 from schemas.template import (
     MISSING,
@@ -182,10 +182,10 @@ def _step_state(
 
 def _begun(execution: Execution, step: Step, lookup: Lookup, now_us: int) -> StepState:
     """Say where a step stands whose turn it is."""
+    if isinstance(step, ActionStep):  # first: most are
+        return _command(execution, step, lookup, now_us)
     if isinstance(step, ConditionStep):
         return _decide(step, lookup)
-    if isinstance(step, DelayStep | WaitEventStep):
-        return pause(step, execution, lookup, now_us)
     if isinstance(step, ForEachStep):
         body = step.body
         return for_each(
@@ -194,7 +194,7 @@ def _begun(execution: Execution, step: Step, lookup: Lookup, now_us: int) -> Ste
             lookup,
             lambda inside, index: _command(execution, body, inside, now_us, index),
         )
-    return _command(execution, step, lookup, now_us)
+    return pause(step, execution, lookup, now_us)
 
 
 def _skip_reason(plan: Plan, needs: Needs, states: Mapping[str, StepState]) -> str:

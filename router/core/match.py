@@ -35,6 +35,7 @@ from schemas.template import MISSING, Reference, TemplateError, as_text, render,
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_FILTERED = (EventTrigger, ProviderTrigger)
 EXECUTIONS_PER_EVENT_MAX = 100  # workflows that one event may start
 
 
@@ -170,7 +171,7 @@ def _refusal(compiled: Compiled, envelope: Envelope, event: Event, payload: obje
         return f"is {compiled.version.status}"
     if event.mode not in (ANY_MODE, compiled.version.mode):
         return f"is of mode {compiled.version.mode}, the event of mode {event.mode}"
-    condition = trigger.filter if isinstance(trigger, EventTrigger | ProviderTrigger) else None
+    condition = trigger.filter if isinstance(trigger, _FILTERED) else None
     return _filtered(condition, payload) if condition is not None else None
 
 

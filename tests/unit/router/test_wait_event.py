@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas import codec
+from schemas.events import CancelRequested, Place
 from tests.unit.router.world import World, call
+from wire.bus import Stored
 
 
 def wait(**more: object) -> dict:
@@ -139,6 +142,23 @@ def test_event_that_came_long_before_the_wait_does_not_count():
     world.now += 61_000_000
     world.deliver("a")
     assert ("w", b"ev_2") not in world.results
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_wait_of_a_cancelled_execution_ends_with_its_event_or_its_time(comes):
+    world = waiting_world(call("b", "w"))
+    (wanted,) = world.waits.values()
+    request = CancelRequested(wanted.workspace_id, wanted.execution_id, "", world.now)
+    place = Place("nhood.results.v1", 0, 0)
+    world._take(world.pipeline.on_result, Stored(place, b"ex", codec.encode(request)))
+    if comes:
+        world.happen("order.approved", approved(1))
+        world.deliver_one(("w", b"ev_2"))
+    else:
+        world.fire("/w/event")
+    assert world.waits == {}
+    assert world.calls == []
+    assert [end.status for end in world.ends] == ["cancelled"]
 
 
 def test_second_event_changes_nothing():
