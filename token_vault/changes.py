@@ -24,6 +24,9 @@ from wire.database import Pool, connection
 
 PAGE_MAX: Final = 200
 KEPT_DAYS: Final = 90
+# Refreshes that went well are many, and soon of no interest.
+ROUTINE_KEPT_DAYS: Final = 7
+_ROUTINE: Final = ["due", "refused", "refreshed"]
 # The developer is told of these.
 NOTIFIED: Final = frozenset({"needs_reauth"})
 _FORGET_ROWS: Final = 50_000
@@ -125,13 +128,14 @@ async def page(
         return await cursor.fetchall()
 
 
-async def forget_old(pool: Pool, days: int = KEPT_DAYS) -> int:
-    """Drop what is older and was published, a part at a time; say how many rows went."""
+async def forget_old(pool: Pool) -> int:
+    """Drop what is old and was published, a part at a time; say how many rows went."""
     async with connection(pool) as on:
         cursor = await on.execute(
             "DELETE FROM connection_events WHERE id IN (SELECT id FROM connection_events"
-            " WHERE at < now() - make_interval(days => %s) AND published_at IS NOT NULL LIMIT %s)",
-            (days, _FORGET_ROWS),
+            " WHERE at < now() - make_interval(days => %s) AND published_at IS NOT NULL"
+            " AND (reason = ANY(%s) OR at < now() - make_interval(days => %s)) LIMIT %s)",
+            (ROUTINE_KEPT_DAYS, _ROUTINE, KEPT_DAYS, _FORGET_ROWS),
         )
         return cursor.rowcount
 

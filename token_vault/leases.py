@@ -27,11 +27,13 @@ from wire.database import Pool, connection
 LEASE_S: Final = 30
 # However long the pauses have become: a step that needs a token may ask this often.
 ASKED_EVERY_S: Final = 10
-# A lease that ran out says that its holder died in the middle: the vendor may have been asked.
+# A lease that ran out says that its holder died in the middle: the vendor may have been asked. The
+# connection is due then, so that the clock takes over where no step does.
 _LEASING: Final = (
     "state = 'refreshing', lease_owner = %s, lease_until = now() + make_interval(secs => %s),"
     " unsettled_since = CASE WHEN c.lease_until IS NULL THEN c.unsettled_since"
-    " ELSE coalesce(c.unsettled_since, c.updated_at) END, updated_at = now()"
+    " ELSE coalesce(c.unsettled_since, c.updated_at) END,"
+    " refresh_at = least(c.refresh_at, now()), updated_at = now()"
 )
 _HELD: Final = "workspace_id = %s AND id = %s AND credential_version = %s AND lease_owner = %s"
 

@@ -263,6 +263,13 @@ async def test_developer_sets_how_long_steps_wait(
         assert result.error.code == "needs_reauth"
 
 
+async def test_step_waits_no_longer_than_its_own_deadline(desk: Desk) -> None:
+    await desk.kill_connection()
+    await desk.work(await desk.command(deadline_us=now_us() + HOUR_US))
+    ((left,),) = await desk.site.sql("SELECT deadline - now() FROM parked_steps")
+    assert timedelta(minutes=58) < left <= timedelta(minutes=60)
+
+
 async def test_deleted_connection_ends_the_waiting_with_a_clear_failure(desk: Desk) -> None:
     await desk.kill_connection()
     await desk.work(await desk.command())

@@ -31,6 +31,7 @@ from tests.integration.refresh_parts import (
     works,
 )
 from tests.integration.vault_parts import Site, open_site
+from token_vault import changes
 from token_vault import scheduler as scheduling
 from token_vault.events_routes import build_router
 from token_vault.notices import PAUSES_S, Notices
@@ -85,6 +86,20 @@ async def test_token_without_an_end_is_left_alone(site: Site) -> None:
     made = await site.connect("slack")
     ((at,),) = await site.sql("SELECT refresh_at FROM connections WHERE id = %s", made.id)
     assert at is None
+
+
+async def test_clock_takes_over_from_a_process_that_died_refreshing_for_a_step(site: Site) -> None:
+    made = await site.connect("jira")
+    await site.sql("UPDATE connections SET refresh_at = NULL WHERE id = %s", made.id)
+    leases = site.vault.tokens.refresher.leases
+    assert await leases.lease(site.workspace, made.id, 1, "dead", reason="refused") is not None
+    assert await state_of(site, made) == "refreshing"
+    await by_the_clock(Scheduler(site.vault.tokens))
+    assert await refreshes(site, "jira") == 0  # it may live
+    await site.sql("UPDATE connections SET lease_until = now() - interval '1 s'")
+    await by_the_clock(Scheduler(site.vault.tokens))
+    row = await site.row(made)
+    assert (row.state, row.credential_version, row.unsettled_since) == ("active", 2, None)
 
 
 async def test_schedulers_of_many_processes_refresh_each_connection_once(site: Site) -> None:
@@ -257,6 +272,27 @@ async def test_each_change_of_state_is_told_once_and_in_order(site: Site) -> Non
     assert [(c.before, c.after, c.reason) for c in told] == expected
     assert (told[0].workspace_id, told[0].user, told[0].mode) == (site.workspace, "u1", "test")
     assert len({change.event_id for change in told}) == len(expected)
+
+
+async def test_old_changes_are_dropped_once_they_were_published(site: Site) -> None:
+    made = await site.connect("jira")
+    await site.vault.tokens.refreshed(await credential_of(site, "jira"))
+
+    async def left(days: int) -> int:
+        await site.sql(
+            "UPDATE connection_events SET at = now() - make_interval(days => %s)"
+            " WHERE connection_id = %s",
+            days,
+            made.id,
+        )
+        await changes.forget_old(site.pool)
+        return len(await changes_of(site, made))
+
+    assert await left(91) == 3
+    await site.sql("UPDATE connection_events SET published_at = now()")
+    assert await left(6) == 3
+    assert await left(8) == 1  # that it was connected
+    assert await left(91) == 0
 
 
 async def test_change_that_kafka_did_not_take_is_published_later(site: Site) -> None:
