@@ -104,6 +104,9 @@ class Stack:
             "NHOOD_SANDBOX_PORT": str(self.sandbox_port),
             "NHOOD_SANDBOX_URL": self._double,
             "NHOOD_OPS_PORT": str(free_port()),
+            # What is measured is the pipeline, by one workspace alone.
+            "NHOOD_INGEST_RATE": "1000000",
+            "NHOOD_INGEST_BURST": "1000000",
         }
         log = self._folder / "sandbox.log"
         self._children.append(Child([sys.executable, "-m", "nhood", "serve", "sandbox"], env, log))

@@ -49,6 +49,7 @@ from wire.bus import KafkaPublisher, Log, Publisher
 from wire.clock import now, now_us
 from wire.database import Pool, connection, open_pool
 from wire.problems import install
+from wire.usage import Usage
 
 HEAL_EVERY_S: Final = 10.0
 TIDY_EVERY_S: Final = 600.0
@@ -88,6 +89,7 @@ def build_ports(
         definitions=Definitions(pool, publisher, now_us),
         actions=CatalogueActions(catalogue),
         hooks=Hooks(pool, sealer),
+        usage=Usage(pool),
     )
 
 

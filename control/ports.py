@@ -21,6 +21,7 @@ from wire.bus import Log, Publisher
 from wire.clock import mint as mint_id
 from wire.clock import now_us
 from wire.database import Pool
+from wire.usage import Usage
 
 # Requests that wait for an execution at the same time; further ones are answered at once.
 WAITERS_MAX: Final = 200
@@ -71,6 +72,7 @@ class Ports:
     definitions: Definitions
     actions: CatalogueActions
     hooks: Hooks
+    usage: Usage
     clock: Callable[[], int] = now_us
     mint: Callable[[str], str] = mint_id
     waiters: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(WAITERS_MAX))

@@ -20,6 +20,7 @@ from ingest.core.batch import CLOUDEVENT, CLOUDEVENTS, EVENTS_MAX
 from ingest.definitions import Definitions
 from ingest.directory import Directory
 from ingest.events import Events
+from ingest.pace import Admit, everybody
 from ingest.vendor_hooks import HookPorts, VendorHooks
 from ingest.webhooks import Webhooks, wrong_method
 from schemas.access import Authenticate, needs
@@ -35,6 +36,7 @@ class IngestPorts:
     Attributes:
         clock: UTC, microseconds.
         mint: Makes an id of a kind.
+        admit: Asked before events of a workspace are written.
         hooks: What vendors' own webhooks need; None: they are not taken here.
     """
 
@@ -44,6 +46,7 @@ class IngestPorts:
     authenticate: Authenticate
     clock: Callable[[], int] = now_us
     mint: Callable[[str], str] = mint_id
+    admit: Admit = everybody
     hooks: HookPorts | None = None
 
 
@@ -65,9 +68,9 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 def build_router(ports: IngestPorts) -> APIRouter:
     """Build the routes for webhooks and events."""
     webhooks = Webhooks(
-        ports.publisher, ports.directory, ports.definitions, ports.clock, ports.mint
+        ports.publisher, ports.directory, ports.definitions, ports.clock, ports.mint, ports.admit
     )
-    events = Events(ports.publisher, ports.authenticate, ports.clock, ports.mint)
+    events = Events(ports.publisher, ports.authenticate, ports.clock, ports.mint, ports.admit)
     router = APIRouter(route_class=RawRoute)
     address = "/webhooks/{workspace_id}/{path:path}"
 
@@ -141,6 +144,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     401: {"description": "Signature or key missing or wrong.", **_PROBLEM},
     404: {"description": "No such workspace.", **_PROBLEM},
     413: {"description": "Too large.", **_PROBLEM},
+    429: {"description": "Too many events, or the month's executions are used up.", **_PROBLEM},
     503: {"description": "Kafka is away; nothing was taken; try again.", **_PROBLEM},
 }
 

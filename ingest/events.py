@@ -15,6 +15,7 @@ from ingest.answers import CLIENT_CLOSED, refusal
 from ingest.body import Gone, header_texts, read_body
 from ingest.core.batch import CALL_BYTES_MAX, Item, Refused, Sender, Understood, read_batch
 from ingest.metrics import answered
+from ingest.pace import Admit, everybody
 from ingest.webhooks import event_record, receipt
 from schemas.access import Authenticate
 from schemas.errors import DependencyDown, NeighbourhoodError
@@ -37,7 +38,9 @@ class Events:
         authenticate: Authenticate,
         clock: Callable[[], int],
         mint: Callable[[str], str],
+        admit: Admit = everybody,
     ) -> None:
+        self._admit = admit
         self._publisher = publisher
         self._authenticate = authenticate
         self._clock = clock
@@ -63,6 +66,9 @@ class Events:
         now_us = self._clock()
         sender = Sender(workspace, caller.mode, lambda: self._mint("ev"), now_us)
         items = read_batch(body, headers.get("content-type", ""), sender)
+        good = sum(isinstance(item, Understood) for item in items)
+        if good:
+            await self._admit(workspace, good)
         answers = await self._publish(items)
         results = [_result(*pair, now_us) for pair in zip(items, answers, strict=True)]
         return _overall(results, answers)

@@ -25,6 +25,7 @@ from ingest.core.vendor_event import Draft, Origin, build, split
 from ingest.core.vendor_request import VendorRequest
 from ingest.core.vendor_signature import check, choose
 from ingest.metrics import answered
+from ingest.pace import Admit, everybody
 from ingest.vendor_keys import VendorKeys
 from ingest.webhooks import event_record
 from schemas.errors import NeighbourhoodError, NotFound
@@ -97,6 +98,7 @@ class HookPorts:
     base_url: str
     clock: Callable[[], int] = now_us
     mint: Callable[[str], str] = mint_id
+    admit: Admit = everybody
 
 
 class VendorHooks:
@@ -229,6 +231,8 @@ class VendorHooks:
                     draft, origin, new_id=self._ports.mint("ev"), now_us=now_us, headers=headers
                 )
                 records.append(event_record(envelope, event, key))
+        if records:
+            await self._ports.admit(endpoint.workspace_id, len(records))
         await publish_all(self._ports.publisher, records)
 
     async def _origins(self, endpoint: Endpoint, draft: Draft, *, signed: bool) -> list[Origin]:

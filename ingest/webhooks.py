@@ -23,6 +23,7 @@ from ingest.core.signature import Absent, Invalid, Valid, Verdict, verify
 from ingest.definitions import Definitions, Hook, modes, must_be_signed
 from ingest.directory import Directory
 from ingest.metrics import answered
+from ingest.pace import Admit, everybody
 from schemas.codec import encode
 from schemas.errors import NeighbourhoodError
 from schemas.events import Envelope, Event, Place, rfc3339
@@ -60,7 +61,9 @@ class Webhooks:
         definitions: Definitions,
         clock: Callable[[], int],
         mint: Callable[[str], str],
+        admit: Admit = everybody,
     ) -> None:
+        self._admit = admit
         self._publisher = publisher
         self._directory = directory
         self._definitions = definitions
@@ -100,6 +103,7 @@ class Webhooks:
                 "A workflow on this path takes signed posts only: send webhook-id, "
                 "webhook-timestamp and webhook-signature (https://www.standardwebhooks.com).",
             )
+        await self._admit(workspace, 1)
         return await self._publish(delivery, mode, signed=isinstance(verdict, Valid))
 
     async def _verify(self, workspace: str, keys: tuple[bytes, ...], delivery: Delivery) -> Verdict:

@@ -43,6 +43,7 @@ from ingest.app import IngestPorts
 from ingest.app import build_router as build_ingest
 from ingest.definitions import FollowedListeners
 from ingest.directory import Directory
+from ingest.pace import Pace
 from ingest.vendor_hooks import HookPorts
 from schemas.provider import load_catalogue
 from schemas.settings import Settings
@@ -258,8 +259,15 @@ async def opened(settings: Settings) -> AsyncIterator[Parts]:
         directory = Directory(vault.webhook_secrets, now_us)
         client = open_client(allow_private=allowed_by(settings))
         stack.push_async_callback(client.aclose)
-        ingest = IngestPorts(publisher, directory, listeners, ports.doors.caller)
-        ingest = replace(ingest, hooks=hook_ports(ports, client))
+        pace = Pace(settings.redis_url, rate=settings.ingest_rate, burst=settings.ingest_burst)
+        stack.push_async_callback(pace.close)
+
+        async def admit(workspace: str, events: int) -> None:
+            await ports.usage.require(workspace)
+            await pace.require(workspace, events)
+
+        ingest = IngestPorts(publisher, directory, listeners, ports.doors.caller, admit=admit)
+        ingest = replace(ingest, hooks=replace(hook_ports(ports, client), admit=admit))
         await stack.enter_async_context(chores(ports))
         await stack.enter_async_context(vault_chores(pool))
         config: dict[str, str | int | float | bool] = {

@@ -16,7 +16,7 @@
 Expected failures of vendors are not exceptions but values (`executors.core.outcome`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -112,14 +112,26 @@ class TooLarge(NeighbourhoodError):  # noqa: N818
 
 
 class RateLimited(NeighbourhoodError):  # noqa: N818
-    """Over a rate; try again after `retry_after_s` seconds."""
+    """Over a rate; try again after `retry_after_s` seconds.
+
+    Attributes:
+        headers: For the answer, besides Retry-After: which limit it is, and how much of it is left.
+    """
 
     status = 429
     default_code = "rate_limited"
 
-    def __init__(self, public: str, *, retry_after_s: int, code: str | None = None) -> None:
+    def __init__(
+        self,
+        public: str,
+        *,
+        retry_after_s: int,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(public, code=code)
         self.retry_after_s = retry_after_s
+        self.headers = dict(headers or {})
 
 
 class DependencyDown(NeighbourhoodError):  # noqa: N818

@@ -181,6 +181,12 @@ class Settings:
         " repeats no call.",
         "days",
     )
+    ingest_rate: int = _setting(
+        "NHOOD_INGEST_RATE", 100, "Events that a workspace may send, for long.", "events/s"
+    )
+    ingest_burst: int = _setting(
+        "NHOOD_INGEST_BURST", 6_000, "Events that a workspace may send at once.", "events"
+    )
     log_level: str = _setting("NHOOD_LOG_LEVEL", "info", "debug, info, warning or error.")
     providers: Mapping[str, ProviderOverride] = field(
         default_factory=dict, metadata={"env": "", "doc": "", "unit": ""}

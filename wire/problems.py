@@ -83,7 +83,7 @@ def answer(error: NeighbourhoodError) -> Response:
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = f'Bearer realm="nhood", error="{error.code}"'
     elif isinstance(error, RateLimited):
-        headers["Retry-After"] = str(error.retry_after_s)
+        headers |= {**error.headers, "Retry-After": str(error.retry_after_s)}
     elif isinstance(error, DependencyDown | SecretUnavailable):
         headers["Retry-After"] = str(RETRY_AFTER_DOWN_S)
     number = mint("rq")

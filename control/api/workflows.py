@@ -238,6 +238,7 @@ async def execute_workflow(
         found = await workflows.get(on, caller.workspace_id, caller.mode, workflow_id)
     if found is None:
         raise no_workflow(workflow_id)
+    await ports.usage.require(caller.workspace_id)
     seed = seed_of(request)
     event_id = ports.mint("ev") if seed is None else derived_id("ev", *seed)
     now_us = ports.clock()

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from ingest.app import IngestPorts, build_router
 from ingest.definitions import Listeners
 from ingest.directory import Directory
+from ingest.pace import Admit, everybody
 from schemas.access import Caller
 from schemas.codec import encode
 from schemas.errors import DependencyDown, NotFound, Unauthenticated
@@ -40,6 +41,7 @@ class World:
     loads: int = 0
     refreshes: int = 0
     on_refresh: list = field(default_factory=list)
+    admit: Admit = everybody
     minted: int = 0
 
     async def publish(self, records):
@@ -102,7 +104,13 @@ async def client(world):
     app = FastAPI()
     install(app)
     directory = Directory(world.load, world.clock)
-    ports = IngestPorts(world, directory, world, world.authenticate, world.clock, world.mint)
+
+    async def admit(workspace, events):
+        await world.admit(workspace, events)
+
+    ports = IngestPorts(
+        *(world, directory, world, world.authenticate, world.clock, world.mint), admit=admit
+    )
     app.include_router(build_router(ports))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://ingest") as found:

@@ -7,6 +7,7 @@ from cloudevents.core.v1.event import CloudEvent
 
 from ingest.core.batch import CALL_BYTES_MAX
 from schemas import codec
+from schemas.errors import RateLimited
 from schemas.events import Envelope
 from schemas.incoming import EVENT_BYTES_MAX, event_id
 from tests.unit.ingest.conftest import OTHER_WS, WS
@@ -185,3 +186,19 @@ async def test_batch_of_cloudevents_is_taken_one_by_one(client):
     headers = {**KEY, "content-type": "application/cloudevents-batch+json; charset=utf-8"}
     answer = await client.post(URL, content=orjson.dumps(events), headers=headers)
     assert [r["status"] for r in answer.json()["results"]] == [202, 202, 202, 422, 422, 422, 422]
+
+
+async def test_call_over_a_limit_is_refused_whole(world, client):
+    asked = []
+
+    async def full(workspace, events):
+        asked.append((workspace, events))
+        raise RateLimited("Slow down.", retry_after_s=7, code="event_rate_exceeded")
+
+    world.admit = full
+    body = {"events": [{"type": "a.b"}, {"type": "a.b"}, {"no": "type"}]}
+    headers = {"Authorization": "Bearer live"}
+    answer = await client.post(f"/api/v1/workspaces/{WS}/events", json=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (429, "event_rate_exceeded")
+    assert asked == [(WS, 2)]
+    assert await world.stored() == []

@@ -5,6 +5,7 @@ from prometheus_client import REGISTRY
 
 from ingest.core.signature import parse_secret, sign
 from schemas import codec
+from schemas.errors import RateLimited
 from schemas.events import Envelope
 from schemas.incoming import EVENT_BYTES_MAX
 from tests.unit.ingest.conftest import NOW, OTHER_WS, SECRET, WS, saved
@@ -270,3 +271,19 @@ async def test_routes_are_documented(client):
         "/api/v1/workspaces/{workspace_id}/events",
     }
     assert all(set(operations) == {"post"} for operations in paths.values())
+
+
+async def test_event_over_a_limit_is_refused_before_anything_is_written(world, client):
+    async def full(workspace, events):
+        assert (workspace, events) == (WS, 1)
+        headers = {"RateLimit": '"events";r=0;t=7'}
+        raise RateLimited(
+            "Slow down.", retry_after_s=7, code="event_rate_exceeded", headers=headers
+        )
+
+    world.admit = full
+    answer = await client.post(f"/webhooks/{WS}/new-customer", json={"a": 1})
+    assert (answer.status_code, answer.json()["code"]) == (429, "event_rate_exceeded")
+    assert answer.headers["retry-after"] == "7"
+    assert answer.headers["ratelimit"] == '"events";r=0;t=7'
+    assert await world.stored() == []
