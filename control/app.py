@@ -23,6 +23,7 @@ from control.api import (
     events,
     executions,
     members,
+    replays,
     webhook_endpoints,
     workflows,
     workspaces,
@@ -112,6 +113,7 @@ def build_router(ports: Ports) -> APIRouter:
         deadletters,
         webhook_endpoints,
         completeness,
+        replays,
     ):
         noun.add_routes(router)
     Integrations(ports.catalogue).add_routes(router)

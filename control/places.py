@@ -17,10 +17,12 @@ class Places:
 
     Args:
         log: Where from.
+        ahead: How many neighbours are read along.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, ahead: int = AHEAD) -> None:
         self._log = log
+        self._ahead = ahead
         self._kept: OrderedDict[Place, Stored] = OrderedDict()
 
     async def get(self, place: Place) -> Stored | None:
@@ -35,12 +37,12 @@ class Places:
 
     async def _read(self, place: Place) -> None:
         try:
-            found = await self._log.read(place.topic, place.partition, place.offset, AHEAD)
+            found = await self._log.read(place.topic, place.partition, place.offset, self._ahead)
         except DependencyDown as error:
             if error.code == KAFKA_DOWN:
                 raise
             return  # the log begins behind this place
         for stored in found:
             self._kept[stored.place] = stored
-        while len(self._kept) > 2 * AHEAD:
+        while len(self._kept) > 2 * self._ahead:
             self._kept.popitem(last=False)

@@ -32,6 +32,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 import control
+from control import replay_job
 from control.api.border import Border
 from control.api.rate import RateLimit, Window
 from control.app import build_ports, build_router, chores
@@ -45,6 +46,7 @@ from ingest.definitions import FollowedListeners
 from ingest.directory import Directory
 from ingest.pace import Pace
 from ingest.vendor_hooks import HookPorts
+from nhood.replay_engine import RouterCore
 from schemas.provider import load_catalogue
 from schemas.settings import Settings
 from schemas.topics import EVENTS
@@ -90,6 +92,7 @@ _TAGS: Final = [
     {"name": "events in", "description": "What happened outside."},
     {"name": "vendors' webhooks", "description": "Where vendors' own webhooks come in."},
     {"name": "executions", "description": "What became of it, step by step."},
+    {"name": "replays", "description": "Executions run once more: dry, to repair, or by force."},
     {"name": "dead letters", "description": "Records that nobody could handle; sent again."},
     {"name": "completeness", "description": "What became of all that was accepted; signed."},
     {"name": "integrations", "description": "The catalogue of providers."},
@@ -269,6 +272,8 @@ async def opened(settings: Settings) -> AsyncIterator[Parts]:
         ingest = IngestPorts(publisher, directory, listeners, ports.doors.caller, admit=admit)
         ingest = replace(ingest, hooks=replace(hook_ports(ports, client), admit=admit))
         await stack.enter_async_context(chores(ports))
+        work = replay_job.Ports(pool, publisher, log, RouterCore())
+        await stack.enter_async_context(replay_job.replaying(replay_job.Job(work)))
         await stack.enter_async_context(vault_chores(pool))
         config: dict[str, str | int | float | bool] = {
             "bootstrap.servers": bootstrap,

@@ -197,7 +197,14 @@ class Router:
         for partition in {stored.place.partition for stored in batch}:
             while not self._memory.has(partition):
                 await _until_reached(functools.partial(self._memory.restore, partition))
-        return _joined([_one(each, self._pipeline.on_result, self._pipeline) for each in batch])
+        found = [_one(each, self._pipeline.on_result, self._pipeline) for each in batch]
+        if any(part.unmatched for part in found):  # a replay by a version that was saved just now
+            await self._catch_up()
+            found = [
+                _one(each, self._pipeline.on_result, self._pipeline) if part.unmatched else part
+                for each, part in zip(batch, found, strict=True)
+            ]
+        return _joined(found)
 
     async def queue_events(self, stream: AsyncIterator[Any]) -> None:
         """Agent of the events topic."""

@@ -8,6 +8,7 @@ from schemas.events import (
     ExecutionStarted,
     Payload,
     Place,
+    ReplayRequested,
     RequestStep,
     StepError,
     StepFinished,
@@ -36,7 +37,7 @@ def outcome_record(outcome: EventOutcome, name: str, workspace: str) -> Record:
     return Record(EXECUTIONS, name.encode(), codec.encode(outcome), envelope.headers())
 
 
-def version_gone(result: StepFinished, now: int) -> ExecutionFinished:
+def version_gone(result: StepFinished | ReplayRequested, now: int) -> ExecutionFinished:
     """Build the end of an execution whose workflow nobody knows any more."""
     message = f"Version {result.version} of workflow {result.workflow_id} is not known any more."
     return ExecutionFinished(

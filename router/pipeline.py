@@ -13,6 +13,7 @@ from router import endings
 from router.core.advance import Advance, advance, start
 from router.core.match import Compiled, Definitions, body_value, match, user_of
 from router.core.pauses import waited
+from router.core.replaying import execution_of, items_of, started_again
 from router.core.state import Execution, StepResult, decode_state
 from router.core.waits import Waits, Wake
 from router.facts import fact, no_provider, outcome_record, version_gone
@@ -37,6 +38,7 @@ from schemas.events import (
     ExecutionStarted,
     HeldDue,
     Place,
+    ReplayRequested,
     RequestStep,
     StepError,
     StepFinished,
@@ -157,10 +159,7 @@ class Pipeline:
             execution = _new_execution(compiled, envelope, event, payload)
             started.append(execution.execution_id)
             output.records.append(_started(compiled, execution, envelope, place, now))
-            after = start(compiled.plan, execution, now)
-            self._write(after, None, output)
-            if after.finished is None and (timer := endings.timeout(compiled.plan, execution, now)):
-                output.records.append(timer)
+            self._begin(compiled.plan, execution, now, output)
         output.awaited = self._waits.awaited(envelope)
         if output.awaited:
             output.wakes = self._waits.arrive(envelope, event, payload, now)
@@ -179,6 +178,14 @@ class Pipeline:
             at_us=now,
         )
         output.records.append(outcome_record(outcome, envelope.id, envelope.workspace))
+
+    def _begin(self, plan: Plan, execution: Execution, now: int, output: Output) -> bool:
+        """Write what an execution begins with; True where it ends at once."""
+        after = start(plan, execution, now)
+        self._write(after, None, output)
+        if after.finished is None and (timer := endings.timeout(plan, execution, now)):
+            output.records.append(timer)
+        return after.finished is not None
 
     def _reject(self, stored: Stored, code: str, reason: str, output: Output) -> None:
         workspace = workspace_hint(stored.value, stored.headers)
@@ -218,6 +225,8 @@ class Pipeline:
                 self.dead_letter(stored, "refused", "throttle_full", reason, output)
         elif isinstance(record, HeldDue):
             self._shaping.on_due(stored.place, record, output)
+        elif isinstance(record, ReplayRequested):
+            self._replay(partition, record, output)
         else:
             raise CorruptEvent("This record does not belong here.", code="wrong_record")
 
@@ -289,6 +298,23 @@ class Pipeline:
             output.records.append(
                 stopped(CancelRequested(due.workspace_id, due.execution_id, reason, now))
             )
+
+    def _replay(self, partition: int, request: ReplayRequested, output: Output) -> None:
+        now = self._now_us()
+        remembered = self._memory.of(partition, request.execution_id)
+        if CANCELLED in remembered or FINISHED in remembered:
+            return
+        compiled = self._definitions.versions.get((request.workflow_id, request.version))
+        if compiled is None:
+            output.unmatched = True
+            output.records.append(fact(version_gone(request, now)))
+            return
+        execution = execution_of(request, compiled.plan)
+        output.records.append(fact(started_again(request, compiled, now)))
+        ended = self._begin(compiled.plan, execution, now, output)
+        if not ended and (items := items_of(execution)):
+            record_of = RecordOf(request.workspace_id, request.execution_id, now)
+            output.records += self._memory.remember(partition, record_of, items)
 
     def _cancel(self, partition: int, request: CancelRequested, output: Output) -> None:
         now = self._now_us()

@@ -5,6 +5,7 @@
     RequestStep      router → executors                  call this action
     StepFinished     executors → router, control         what became of it
     CancelRequested  control → router                    stop this execution
+    ReplayRequested  control → router                    run once more what was run before
     StepRemembered   router → router                     what cannot ride in commands
     EventOutcome, ExecutionStarted, ExecutionFinished    router → control
     StepWaiting      router, executors → control         a step waits, and until when
@@ -156,6 +157,28 @@ class CancelRequested(Struct, frozen=True):
     requested_at_us: int
 
 
+class ReplayRequested(Struct, frozen=True):
+    """Command to the router: run a workflow once more with an event that was seen before."""
+
+    workspace_id: str
+    execution_id: str
+    workflow_id: str
+    version: int
+    replay_id: str
+    replays: str | None
+    generation: int
+    effect_version: int
+    effect_generation: int
+    event_id: str
+    event: Place
+    event_time_us: int
+    mode: str
+    user: str | None
+    input: Payload
+    results: Payload
+    requested_at_us: int
+
+
 class StepRemembered(Struct, frozen=True):
     """What the router has to know of an execution besides what rides in its commands."""
 
@@ -198,6 +221,10 @@ class ExecutionStarted(Struct, frozen=True):
     generation: int
     event_time_us: int
     at_us: int
+    replays: str | None = None
+    replay_id: str | None = None
+    effect_version: int | None = None
+    effect_generation: int | None = None
 
 
 class ExecutionFinished(Struct, frozen=True):
@@ -337,6 +364,7 @@ Record = (
     | RequestStep
     | StepFinished
     | CancelRequested
+    | ReplayRequested
     | StepRemembered
     | EventOutcome
     | ExecutionStarted

@@ -370,6 +370,12 @@ executions = Table(
     Column("event_partition", Integer),
     Column("event_offset", BigInteger),
     Column("generation", Integer, nullable=False, server_default=text("0")),
+    # What it runs once more, and which replay wanted it; of what its effect keys are made (null: of
+    # its own version and generation)
+    Column("replay_of", Text),
+    Column("replay_id", Text),
+    Column("effect_version", Integer),
+    Column("effect_generation", Integer),
     # How each step ended, from ExecutionFinished: {step: {status, reason, condition}}
     Column("outcome", JSONB),
     _time("event_time", required=False),
@@ -380,6 +386,7 @@ executions = Table(
     Column("finished_place", JSONB),
     Index(None, "workspace_id", "mode", "started_at", "id"),
     Index(None, "workspace_id", "workflow_id", "started_at"),
+    Index("ix_executions_replay_of", "replay_of", postgresql_where=text("replay_of IS NOT NULL")),
     Index("ix_executions_running", "started_at", postgresql_where=text("status = 'running'")),
 )
 

@@ -146,7 +146,6 @@ replay_items = Table(
     Column("reason", Text, nullable=False, server_default=""),
     # What came of it
     Column("new_execution_id", Text),
-    Column("effect_generation", Integer),
     Column("place", JSONB),
     Column("report", JSONB),
     time("at", required=False),

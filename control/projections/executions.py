@@ -64,8 +64,9 @@ class ExecutionRow:
 
 
 # workflow_name, user_id, event_id, event_partition, event_offset, generation, event_time,
-# started_at, started_partition, started_offset
-_NOT_STARTED: Row = ("", None, None, None, None, 0, None, None, None, None)
+# started_at, started_partition, started_offset, replay_of, replay_id, effect_version,
+# effect_generation
+_NOT_STARTED: Row = ("", None, None, None, None, 0, None, None, None, None, None, None, None, None)
 # status, error, outcome, finished_at, finished_partition, finished_offset
 _NOT_FINISHED: Row = (RUNNING, None, None, None, None, None)
 
@@ -128,6 +129,10 @@ class Changes:
                 record.at_us,
                 place.partition,
                 place.offset,
+                record.replays,
+                record.replay_id,
+                record.effect_version,
+                record.effect_generation,
             )
 
     def _finished(self, place: Place, record: ExecutionFinished) -> None:

@@ -61,6 +61,8 @@ def _same(*names: str) -> dict[str, str]:
 
 
 _FACTS = "'nhood.executions.v1'"
+_BEGINNING = ("workflow_name", "generation", "started_at", "started_place")
+_LINEAGE = ("replay_of", "replay_id", "effect_version", "effect_generation")
 _STARTED = ("user_id", "event_id", "event_partition", "event_offset", "event_time")
 _EXECUTIONS = _statement(
     "executions",
@@ -80,6 +82,10 @@ _EXECUTIONS = _statement(
         "started_at int8",
         "started_partition int4",
         "started_offset int8",
+        "replay_of text",
+        "replay_id text",
+        "effect_version int4",
+        "effect_generation int4",
         "status text",
         "error text",
         "outcome text",
@@ -88,7 +94,7 @@ _EXECUTIONS = _statement(
         "finished_offset int8",
     ),
     _same("id", "workspace_id", "workflow_id", "version", "mode", "workflow_name", "user_id")
-    | _same("event_id", "event_partition", "event_offset", "generation", "status")
+    | _same("event_id", "event_partition", "event_offset", "generation", "status", *_LINEAGE)
     | {
         "event_time": _time("r.event_time"),
         "started_at": _time("r.started_at"),
@@ -102,7 +108,7 @@ _EXECUTIONS = _statement(
     + ", ".join(
         f"{name} = CASE WHEN executions.started_at IS NULL THEN excluded.{name}"
         f" ELSE executions.{name} END"
-        for name in (*_STARTED, "workflow_name", "generation", "started_at", "started_place")
+        for name in (*_STARTED, *_LINEAGE, *_BEGINNING)
     )
     + ", "
     + ", ".join(

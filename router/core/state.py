@@ -52,6 +52,8 @@ class Execution(Struct, frozen=True):
         results: Step id -> result, for every step that has one.
         parallel: Whether other commands of this execution may be under way; then what a record
             carries is not all that is known.
+        keys: Version and generation of which effect keys are made; None: its own. A replay that
+            repairs has those of the execution that it repairs.
     """
 
     workspace_id: str
@@ -66,6 +68,7 @@ class Execution(Struct, frozen=True):
     results: Mapping[str, StepResult] = field(default_factory=dict)
     parallel: bool = False
     traceparent: str | None = None
+    keys: tuple[int, int] | None = None
 
     def with_results(self, results: Mapping[str, StepResult]) -> "Execution":
         """Add results; one that is there already stays as it is."""
@@ -73,8 +76,9 @@ class Execution(Struct, frozen=True):
 
     def effect_key(self, step_id: str, loop_index: int = 0) -> str:
         """Name what a step does (`schemas.ids.effect_key`)."""
-        version = f"{self.workflow_id}@{self.version}"
-        root = f"{self.event_id}#{self.generation}"
+        number, generation = self.keys or (self.version, self.generation)
+        version = f"{self.workflow_id}@{number}"
+        root = f"{self.event_id}#{generation}"
         return effect_key(self.workspace_id, root, version, step_id, loop_index)
 
 
@@ -112,6 +116,8 @@ def encode_state(execution: Execution) -> Payload:
         "res": {name: encode_result(result) for name, result in execution.results.items()},
         "trace": execution.traceparent,
     }
+    if execution.keys is not None:
+        body["keys"] = execution.keys
     return Payload(orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS))
 
 
@@ -125,6 +131,7 @@ def decode_state(
     """
     try:
         body = orjson.loads(payload.data)
+        keys = body.get("keys")
         return Execution(
             workspace_id,
             execution_id,
@@ -138,6 +145,7 @@ def decode_state(
             {name: decode_result(result) for name, result in body["res"].items()},
             body["par"],
             body["trace"],
+            None if keys is None else (keys[0], keys[1]),
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise CorruptEvent(
