@@ -49,6 +49,11 @@ class ForEachStep:
         return self.body.on_error
 
     @property
+    def rescue(self) -> tuple[str, ...]:
+        """Steps that take over when the whole step failed."""
+        return self.body.rescue
+
+    @property
     def references(self) -> Iterator[Reference]:
         """Every template of the step."""
         yield from references(self.items)

@@ -9,7 +9,7 @@
 Steps that wait for nothing of each other run side by side.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.errors import Problem
@@ -34,7 +34,8 @@ class Needs:
     Attributes:
         hard: Steps it follows: one that failed keeps it from running, and so do all skipped.
         soft: Steps whose output it reads: they only have to be settled.
-        branch: The condition that names it, and the value it has to have; or None.
+        branch: The step that names it, and the value it has to have, False for one that names it
+            in `on_error` and has to fail; or None.
     """
 
     hard: tuple[str, ...] = ()
@@ -58,6 +59,8 @@ class Plan:
         races: Whether a step may end in two ways, of which the first counts: all of an execution
             is remembered then, until nothing of it can be on its way any more.
         loops: The steps that are loops.
+        undo: Steps with the ids of what compensates them, the last one first. These are in `steps`,
+            not in `order`: they run when all else is settled and the execution fails.
     """
 
     workflow: Workflow
@@ -67,6 +70,7 @@ class Plan:
     readers: Mapping[str, frozenset[str]]
     races: bool = False
     loops: frozenset[str] = frozenset()
+    undo: tuple[tuple[str, str], ...] = ()
 
     def result_name(self, step_id: str, loop_index: int) -> str:
         """Name what a result is known by: the step, or the item of a loop."""
@@ -104,6 +108,8 @@ def _plan(workflow: Workflow, problems: list[Problem]) -> Plan:
             _hard(step, previous, steps, branches), _soft(step, steps), branches.get(step.id)
         )
         problems.extend(_unknown(step, places[step.id], steps))
+        if isinstance(step, ActionStep) and step.compensate is not None:
+            problems.extend(_unknown(step.compensate, f"{places[step.id]}.compensate", steps))
         previous = step.id
     order: list[str] = []
     if len(problems) == noted and len(steps) == len(workflow.steps):
@@ -115,7 +121,24 @@ def _plan(workflow: Workflow, problems: list[Problem]) -> Plan:
     }
     races = workflow.timeout_ms is not None or any(_races(step) for step in workflow.steps)
     loops = frozenset(name for name, step in steps.items() if isinstance(step, ForEachStep))
-    return Plan(workflow, steps, needs, tuple(order), readers, races, loops)
+    undo = _undo(workflow, order)
+    for step in undo.values():
+        steps[step.id] = step
+        readers[step.id] = frozenset()
+        for name in _soft(step, readers):
+            readers[name] |= {step.id}
+    pairs = tuple((name, step.id) for name, step in undo.items())
+    return Plan(workflow, steps, needs, tuple(order), readers, races, loops, pairs)
+
+
+def _undo(workflow: Workflow, order: Sequence[str]) -> dict[str, ActionStep]:
+    """Give what compensates each step that has something, the last step first."""
+    found = {
+        step.id: step.compensate
+        for step in workflow.steps
+        if isinstance(step, ActionStep) and step.compensate is not None
+    }
+    return {name: found[name] for name in reversed(order) if name in found}
 
 
 def _races(step: Step) -> bool:
@@ -168,9 +191,7 @@ def _branches(
     """Say of each step which condition names it, and under which value."""
     found: dict[str, tuple[str, bool]] = {}
     for step in workflow.steps:
-        if not isinstance(step, ConditionStep | WaitEventStep):
-            continue
-        for arm, ids, value in (("then", step.then, True), ("else", step.otherwise, False)):
+        for arm, ids, value in _arms(step):
             for name in ids:
                 place = f"{places[step.id]}.{arm}"
                 if name not in steps:
@@ -216,13 +237,20 @@ def _whole_branching(
         if name in members or name not in steps or name == follower:
             continue
         members[name] = None
-        step = steps[name]
-        if isinstance(step, ConditionStep | WaitEventStep):
-            waiting.extend((*step.then, *step.otherwise))
+        waiting.extend(each for _, ids, _ in _arms(steps[name]) for each in ids)
     return tuple(members)
 
 
-def _soft(step: Step, steps: Mapping[str, Step]) -> tuple[str, ...]:
+def _arms(step: Step) -> tuple[tuple[str, tuple[str, ...], bool], ...]:
+    """List the branches of a step: field, ids, and the value under which they run."""
+    if isinstance(step, ConditionStep | WaitEventStep):
+        return (("then", step.then, True), ("else", step.otherwise, False))
+    if isinstance(step, ActionStep | ForEachStep):
+        return (("on_error", step.rescue, False),)
+    return ()
+
+
+def _soft(step: Step, steps: Container[str]) -> tuple[str, ...]:
     named = (reference.step for reference in step.references)
     return tuple(dict.fromkeys(name for name in named if name is not None and name in steps))
 

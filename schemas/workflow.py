@@ -12,7 +12,7 @@ The JSON Schema for editors is `schemas/workflow.schema.json`.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from schemas.condition import Condition, compile_condition
@@ -66,6 +66,8 @@ class ActionStep:
     Attributes:
         timeout_ms: For one attempt.
         deadline_ms: For the whole step, from the moment it is ready; None: as long as it takes.
+        on_error: fail; continue: what follows runs; branch: the steps of `rescue` run.
+        compensate: What undoes it when the execution fails.
     """
 
     id: str
@@ -77,6 +79,8 @@ class ActionStep:
     timeout_ms: int = TIMEOUT_DEFAULT_MS
     deadline_ms: int | None = None
     on_error: str = "fail"
+    rescue: tuple[str, ...] = ()
+    compensate: "ActionStep | None" = None
     on_unknown: str = "retry"
     order_key: Text | None = None
     user: Text | None = None
@@ -227,8 +231,9 @@ def _step(reader: Reader, step_id: str, actions: Actions | None) -> Step | None:
         return read_wait(reader, step_id)
     if kind != "action":
         return None
-    reader.known(*_ACTION_FIELDS)
-    return _action_step(reader, step_id, actions)
+    reader.known(*_ACTION_FIELDS, "compensate")
+    step = _action_step(reader, step_id, actions)
+    return replace(step, compensate=_compensation(reader, step, actions))
 
 
 def _kind(body: Mapping[str, Any]) -> str:
@@ -254,6 +259,11 @@ _ACTION_FIELDS = (
     *("id", "name", "type", "provider", "action", "config", "depends_on", "retry", "timeout"),
     *("on_error", "on_unknown", "order_key", "user", "connection", "deadline"),
 )
+_UNDO_FIELDS = (
+    *("provider", "action", "config", "retry", "timeout", "on_unknown", "order_key", "user"),
+    "connection",
+)
+_INHERITED = ("provider", "user", "connection", "order_key")
 
 
 def _action_step(reader: Reader, step_id: str, actions: Actions | None) -> ActionStep:
@@ -285,6 +295,7 @@ def _action_step(reader: Reader, step_id: str, actions: Actions | None) -> Actio
             "Later steps of the same order_key wait meanwhile: shorten it, or leave order_key out.",
             "bad_duration",
         )
+    word, rescue = _on_error(reader)
     return ActionStep(
         id=step_id,
         provider=provider,
@@ -294,12 +305,44 @@ def _action_step(reader: Reader, step_id: str, actions: Actions | None) -> Actio
         retry=retry,
         timeout_ms=reader.duration_ms("timeout", TIMEOUT_DEFAULT_MS, TIMEOUT_MAX_MS),
         deadline_ms=reader.optional_ms("deadline", PAUSE_MAX_MS),
-        on_error=reader.choice("on_error", ("fail", "continue"), "fail"),
+        on_error=word,
+        rescue=rescue,
         on_unknown=reader.choice("on_unknown", ("retry", "fail"), "retry"),
         order_key=reader.template("order_key"),
         user=reader.template("user"),
         connection=reader.text("connection"),
     )
+
+
+def _on_error(reader: Reader) -> tuple[str, tuple[str, ...]]:
+    """Read `fail`, `continue`, or the steps that take over."""
+    value = reader.body.get("on_error", "fail")
+    if value in ("fail", "continue"):
+        return str(value), ()
+    ids = reader.ids("on_error") or ()
+    if not ids:
+        reader.note("on_error", "names no step", 'Write "fail", "continue" or ["step_id"].')
+    return "branch", ids
+
+
+def _compensation(reader: Reader, step: ActionStep, actions: Actions | None) -> ActionStep | None:
+    """Read what undoes a step: an action, as a rule of the same provider and account."""
+    value = reader.body.get("compensate")
+    if value is None:
+        return None
+    place = reader.at("compensate")
+    if isinstance(value, dict):
+        Reader(value, place, reader.problems).known(*_UNDO_FIELDS)
+        above = {"provider": step.provider, **reader.body}
+        if "." in str(value.get("action")):
+            del above["provider"]
+        value = {name: above[name] for name in _INHERITED if name in above} | value
+    return _action_step(Reader(value, place, reader.problems), undo_id(step.id), actions)
+
+
+def undo_id(step_id: str) -> str:
+    """Name the step that undoes one; no step that is written can be called so."""
+    return f"{step_id}.compensate"
 
 
 def _retry(reader: Reader) -> Retry:

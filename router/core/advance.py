@@ -16,6 +16,7 @@ import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 
+from router.core.compensate import compensate
 from router.core.loops import for_each, to_remember
 from router.core.pauses import pause, waited
 from router.core.standing import (
@@ -157,6 +158,8 @@ def settle(plan: Plan, execution: Execution, now_us: int) -> dict[str, StepState
     lookup = _lookup(plan, execution, states)
     for name in plan.order:
         states[name] = _step_state(plan, execution, name, states, lookup, now_us)
+    if plan.undo and _failure(plan, states) and all(state.settled for state in states.values()):
+        compensate(plan, execution, states, lambda step: _command(execution, step, lookup, now_us))
     return states
 
 
@@ -199,25 +202,43 @@ def _begun(execution: Execution, step: Step, lookup: Lookup, now_us: int) -> Ste
 
 def _skip_reason(plan: Plan, needs: Needs, states: Mapping[str, StepState]) -> str:
     """Say why a step whose needs are settled does not run; empty where it runs."""
-    if needs.branch is not None:
-        condition, value = needs.branch
-        state = states[condition]
-        if state.status in (FAILED, SKIPPED):
-            return "upstream_failed" if state.status == FAILED else state.reason
-        if (state.status == TRUE) is not value:
-            return "not_chosen"
+    if needs.branch is not None and (reason := _not_chosen(plan, *needs.branch, states)):
+        return reason
     blocked = [other for other in needs.hard if _blocks(plan, other, states[other])]
     if blocked:
         return "upstream_failed"
-    if needs.hard and all(states[other].status == SKIPPED for other in needs.hard):
+    if needs.hard and not any(_ran(plan, other, states[other]) for other in needs.hard):
         return "upstream_skipped"
     return ""
 
 
+def _not_chosen(plan: Plan, owner: str, value: bool, states: Mapping[str, StepState]) -> str:  # noqa: FBT001
+    """Say why a branch does not run; empty where it does."""
+    state = states[owner]
+    if state.status == SKIPPED:
+        return state.reason
+    if isinstance(plan.steps[owner], ActionStep | ForEachStep):
+        return "" if state.status == FAILED else "not_chosen"
+    if state.status == FAILED:
+        return "upstream_failed"
+    return "" if (state.status == TRUE) is value else "not_chosen"
+
+
+def _ran(plan: Plan, name: str, state: StepState) -> bool:
+    """Say whether a step ran for those that follow it; not where others took over from it."""
+    if state.status == FAILED:
+        return _on_error(plan, name) != "branch"
+    return state.status != SKIPPED
+
+
+def _on_error(plan: Plan, name: str) -> str:
+    step = plan.steps[name]
+    return step.on_error if isinstance(step, ActionStep | ForEachStep) else "fail"
+
+
 def _blocks(plan: Plan, name: str, state: StepState) -> bool:
     if state.status == FAILED:
-        step = plan.steps[name]
-        return not (isinstance(step, ActionStep | ForEachStep) and step.on_error == "continue")
+        return _on_error(plan, name) == "fail"
     return state.status == SKIPPED and state.reason == "upstream_failed"
 
 
@@ -315,14 +336,7 @@ def _steps_scope(states: Mapping[str, StepState]) -> dict[str, Any]:
 def _finish(
     plan: Plan, execution: Execution, states: Mapping[str, StepState], now_us: int
 ) -> ExecutionFinished:
-    error = next(
-        (
-            _step_error(name, state)
-            for name, state in states.items()
-            if state.status == FAILED and _blocks(plan, name, state)
-        ),
-        None,
-    )
+    error = _failure(plan, states)
     return ExecutionFinished(
         workspace_id=execution.workspace_id,
         execution_id=execution.execution_id,
@@ -334,6 +348,14 @@ def _finish(
         steps=orjson.dumps({name: _told(plan, name, state) for name, state in states.items()}),
         at_us=now_us,
     )
+
+
+def _failure(plan: Plan, states: Mapping[str, StepState]) -> StepError | None:
+    """Give the first failure that nobody took care of."""
+    for name, state in states.items():
+        if state.status == FAILED and _blocks(plan, name, state):
+            return _step_error(name, state)
+    return None
 
 
 def _told(plan: Plan, name: str, state: StepState) -> dict[str, Any]:

@@ -45,6 +45,23 @@ WORKFLOWS["loops"] = [
     call("a"),
     call("z", "l", "m", "a", config={"t": "{{steps.m.output}} {{steps.l.output[6]}}"}),
 ]
+WORKFLOWS["rescue"] = [
+    {**call("a"), "on_error": ["d", "e"]},
+    call("b", "a"),
+    call("d"),
+    call("e"),
+    call("f", "b", "d", "e", config={"t": "{{steps.a.error.code | default('')}}"}),
+]
+UNDO = {"action": "delete_message", "config": {"t": "{{steps.a.output.n}}"}}
+WORKFLOWS["undo"] = [
+    call("a", compensate=UNDO),
+    call("p1", compensate=UNDO),
+    call("b", "a", "p1", compensate=UNDO),
+    call("d", "b"),
+]
+for _step in WORKFLOWS["rescue"]:
+    if _step["id"] in ("d", "e"):
+        del _step["depends_on"]
 for _step in WORKFLOWS["branches"]:
     if _step["id"] in ("d", "e"):
         del _step["depends_on"]
@@ -63,7 +80,7 @@ def end_of(world: World) -> tuple[str, dict]:
     return last.status, orjson.loads(last.steps)
 
 
-FAILING = ["a", "b", "d", "p1", "p2", "l#1", "l#2", "m#1"]
+FAILING = ["a", "b", "d", "p1", "p2", "l#1", "l#2", "m#1", "a.compensate"]
 
 
 @settings(max_examples=300, deadline=None)
