@@ -346,6 +346,7 @@ class KafkaLog:
             answers = self._admin.list_offsets(wanted, request_timeout=_RPC_S)
             return {place.partition: int(a.result(_RPC_S).offset) for place, a in answers.items()}
         except (KafkaException, TimeoutError) as error:
+            self._admin = None  # it may know a leader's epoch that is over (see `wire.tail`)
             raise DependencyDown(
                 "Kafka does not answer; try again.", code="kafka_down", detail=str(error)
             ) from error

@@ -84,7 +84,11 @@ class Tail:
         self, bootstrap: str, client_id: str, topic: str, on_record: Callable[[Stored], None]
     ) -> None:
         self._consumer = _consumer(bootstrap, client_id)
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "client.id": client_id})
+        self._server: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": bootstrap,
+            "client.id": client_id,
+        }
+        self._admin = AdminClient(self._server)
         self._partition = TopicPartition(topic, 0)
         self._on_record = on_record
         self._stop = threading.Event()
@@ -122,7 +126,10 @@ class Tail:
                 (answer,) = self._admin.list_offsets(wanted, request_timeout=timeout_s).values()
                 return int(answer.result(timeout_s).offset)
             except (KafkaException, TimeoutError) as error:
-                # A topic made a moment ago, or a broker just back, has no leader yet.
+                # A topic made a moment ago, or a broker just back, has no leader yet. An admin
+                # client goes on asking with the leader's epoch that it knows, which a broker that
+                # crashed refuses for as long as metadata is kept (five minutes): take a new one.
+                self._admin = AdminClient(self._server)
                 if time.monotonic() + _RETRY_S > until or self._stop.wait(_RETRY_S):
                     raise DependencyDown("Kafka does not answer.", detail=str(error)) from error
 
