@@ -1,5 +1,6 @@
 # make demo    the whole way of an event, shown (ONCE=1 stops everything at the end)
 # make test    every test, on a real Kafka, PostgreSQL and Valkey
+# make soak    what breaks under load, all of it and for long; writes docs/faults.md
 # make lint    ruff, mypy, import contracts
 # make bench   speed, beside a bare asyncio program in the same run
 # make up      start everything; make down stops it
@@ -8,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench up down lock
+.PHONY: demo test soak lint bench up down lock
 
 demo: $(VENV)/.run
 	@$(BIN)/nhood demo $(if $(ONCE),--once)
@@ -21,6 +22,9 @@ down: $(VENV)/.run
 
 test: $(VENV)/.browser
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+soak: $(VENV)/.dev
+	@NHOOD_SOAK=1 NHOOD_FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest -q tests/faults/test_matrix.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

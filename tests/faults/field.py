@@ -22,7 +22,9 @@ import httpx
 import psutil
 import psycopg
 
+from nhood.embedded.server import free_port
 from nhood.run_state import Part
+from nhood.supervisor import is_ready
 from tests.product import ROOT, Product, Workspace, wait_for
 
 # Short in `make test`, long in `make soak`.
@@ -139,17 +141,21 @@ class Field:
     @contextlib.contextmanager
     def another(self, stage: str) -> Iterator[None]:
         """Let a second process of a stage join, and leave by SIGTERM."""
-        env = {**os.environ, **self.product.state.env, "NHOOD_OPS_PORT": "0"}
-        with (self.product.folder / "logs" / f"second-{stage}.log").open("ab") as log:
+        port = free_port()
+        env = {**os.environ, **self.product.state.env, "NHOOD_OPS_PORT": str(port)}
+        path = self.product.folder / "logs" / f"second-{stage}.log"
+        with path.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "nhood", "serve", stage],
                 env=env, stdout=log, stderr=log, cwd=ROOT,
             )  # fmt: skip
+        joined = Part(stage, "stage", process.pid, 0.0, port, f"http://127.0.0.1:{port}")
         try:
+            wait_for(lambda: is_ready(joined), f"the second {stage}", 60)
             yield
         finally:
             process.terminate()
-            assert process.wait(60) == 0, (self.product.folder / "logs").glob("second*")
+            assert process.wait(60) == 0, path.read_text()[-3000:]
 
     def vendors(self, fault: dict[str, Any], times: int) -> None:
         """Let the next calls of both vendors go wrong."""
@@ -161,6 +167,7 @@ class Field:
 
     def run(self, name: str, act: Callable[["Field"], None]) -> Row:
         """Do something to it under load, then wait for every end and count."""
+        wait_for(self._ready, "everything to run", 60)
         self.sandbox.delete("/_sandbox/received").raise_for_status()
         row, mark = Row(name), f"{name[:20]}-{time.monotonic_ns()}"
         accepted: dict[str, str] = {}
@@ -182,6 +189,13 @@ class Field:
         row.without_outcome = len(accepted) - self._outcomes(accepted)
         self._count_effects(row, set(accepted.values()))
         return row
+
+    def _ready(self) -> bool:
+        """Say whether all parts run: what was broken before must not count here."""
+        parts = self.product.state.parts
+        return all(part.alive for part in parts) and all(
+            is_ready(part) for part in parts if part.kind == "stage"
+        )
 
     def _load(self, mark: str, accepted: dict[str, str], row: Row, stop: threading.Event) -> None:
         """Post at a steady rate for as long as something is being done, and `LOAD_S` at least."""
