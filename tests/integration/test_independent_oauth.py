@@ -435,6 +435,8 @@ async def test_app_that_the_server_no_longer_knows_costs_no_connection(
             await vault.tokens.refreshed(await desk.credential(vault))
         assert (await desk.row(made)).state == "degraded"
     assert await desk.who(await desk.credential()) == 200
+    async with desk.pool.connection() as on:  # the pause after the failure is over
+        await on.execute("UPDATE connections SET refresh_at = now() WHERE id = %s", (made.id,))
     assert (await desk.vault.tokens.refreshed(await desk.credential())).version == 2
 
 
