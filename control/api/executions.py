@@ -72,6 +72,8 @@ class ExecutionItem(BaseModel):
     error: ErrorShape | None
     event_id: str | None
     generation: int
+    replay_of: str | None = Field(None, description="The execution that this one runs once more.")
+    replay_id: str | None = Field(None, description="The replay that wanted it.")
     event_time: datetime | None = Field(description="When the event was accepted.")
     started_at: datetime | None
     finished_at: datetime | None

@@ -8,7 +8,7 @@ from control.store.query import Borrowed, Row, row, rows
 TERMINAL = ("succeeded", "failed", "cancelled")
 _COLUMNS = (
     "id AS execution_id, workflow_id, workflow_name, version, mode, user_id, status, error,"
-    " event_id, generation, event_time, started_at, finished_at"
+    " event_id, generation, event_time, started_at, finished_at, replay_of, replay_id"
 )
 
 
