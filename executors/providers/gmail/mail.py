@@ -19,7 +19,8 @@ from schemas.errors import InvalidInput
 
 # Gmail's own bound; deeper than any program nests its parts.
 PARTS_DEPTH_MAX: Final = 100
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+# The last two end a line for Python as well, and so for its e-mail package.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LINKS: Final = re.compile(r"<[^<>\s]{1,990}>")
 _ADDRESSED: Final = {"to": "To", "cc": "Cc", "bcc": "Bcc", "reply_to": "Reply-To", "from": "From"}
 

@@ -7,7 +7,7 @@ from email.policy import default
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from executors.core.outcome import Rejected, Succeeded
@@ -110,6 +110,8 @@ def test_text_that_is_not_exactly_one_address_is_refused(name: str, text: str) -
     assert outcome.code == "invalid_params"
 
 
+@example(name="a", subject="a\x85X-Other: b", header="", text="")
+@example(name="a", subject="", header="a\u2028X-Other: b", text="")
 @given(name=LINES, subject=LINES, header=LINES, text=LINES)
 def test_nothing_adds_a_header_or_a_recipient(
     name: str, subject: str, header: str, text: str
