@@ -87,13 +87,15 @@ class Breaker:
 
     def succeeded(self, now: float) -> None:
         """Note a call that was answered."""
-        if self.state == "half_open":
+        if self.state == "closed":
+            self._in_a_row = 0
+            if now - self._since > self.rule.window_s:
+                self._begin(now, keep_row=True)
+            self._calls += 1
+        elif self.state == "half_open":
             self.state = "closed"
             self._pause = 0.0
             self._begin(now)
-        elif self.state == "closed":
-            self._in_a_row = 0
-            self._count(now)
 
     def failed(self, now: float, caller: str, roll: float) -> None:
         """Note a call that failed.
@@ -106,8 +108,10 @@ class Breaker:
         if self.state == "half_open":
             self._open(now, roll)
         elif self.state == "closed":
+            if now - self._since > self.rule.window_s:
+                self._begin(now, keep_row=True)
             self._in_a_row += 1
-            self._count(now)
+            self._calls += 1
             self._failures += 1
             if len(self._failed) < CALLERS_KEPT:
                 self._failed.add(caller)
@@ -136,11 +140,6 @@ class Breaker:
         self.open_until = now + self._pause * (0.9 + 0.2 * roll)
         self.probing_until = 0.0
         self._begin(now)
-
-    def _count(self, now: float) -> None:
-        if now - self._since > self.rule.window_s:
-            self._begin(now, keep_row=True)
-        self._calls += 1
 
     def _begin(self, now: float, *, keep_row: bool = False) -> None:
         self._since = now

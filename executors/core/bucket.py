@@ -53,13 +53,15 @@ class Bucket:
             return self.blocked_until - now
         if self.rate <= 0:
             return 0.0
-        self._fill(now)
+        if now > self.at:
+            self._fill(now)
         return 0.0 if self.tokens >= _WHOLE else (1 - self.tokens) * self.per_seconds / self.rate
 
     def take(self, now: float) -> None:
         """Count a call that is made now."""
         if self.rate > 0:
-            self._fill(now)
+            if now > self.at:
+                self._fill(now)
             self.tokens -= 1
 
     def give_back(self) -> None:
@@ -81,7 +83,8 @@ class Bucket:
             self.rate = limit
         if remaining is None:
             return
-        self._fill(now)
+        if now > self.at:
+            self._fill(now)
         if remaining <= 0:
             self.tokens = min(self.tokens, 0.0)
             if reset_s is not None:
@@ -103,8 +106,6 @@ class Bucket:
         self.blocked_until = max(self.blocked_until, now + min(max(seconds, 0.0), WAIT_MAX_S))
 
     def _fill(self, now: float) -> None:
-        if now > self.at:
-            self.tokens = min(
-                self.burst, self.tokens + (now - self.at) * self.rate / self.per_seconds
-            )
-            self.at = now
+        tokens = self.tokens + (now - self.at) * self.rate / self.per_seconds
+        self.tokens = tokens if tokens < self.burst else self.burst
+        self.at = now

@@ -33,6 +33,8 @@ GATES_MAX: Final = 20_000
 LOOK_EVERY_S: Final = 0.5  # a probe that came back, or a vendor that said more, is seen by then
 _SERVER_FAULT: Final = 500
 _LEVELS: Final = ("connection", "host", "provider")
+_MAY_BE_FAULTS: Final = (Unavailable, Unknown)
+_NONE: Final[list[Breaker]] = []
 _MOST_SPECIFIC: Final = {"connection_action": 0, "connection": 1, "app": 2}
 
 
@@ -126,10 +128,11 @@ class Gate:
             received_at_s: UTC, seconds since 1970.
         """
         for bucket, names in self._learns:
-            remaining = _number(headers.get(names.get("remaining", "")))
-            limit = _number(headers.get(names.get("limit", "")))
-            if remaining is None and limit is None:
+            left = headers.get(names.get("remaining", ""))
+            most = headers.get(names.get("limit", ""))
+            if left is None and most is None:
                 continue
+            remaining, limit = _number(left), _number(most)
             reset = None
             if remaining is not None and remaining <= 0 and "reset" in names:
                 value = headers.get(names["reset"])
@@ -139,9 +142,10 @@ class Gate:
 
     def ended(self, outcome: Outcome) -> None:
         """Take in how an attempt that passed ended."""
-        if isinstance(outcome, Throttled):
+        kind = type(outcome)
+        if kind is Throttled:
             self.throttled(outcome.retry_after_s)
-        elif isinstance(outcome, Unavailable | Unknown) and _is_fault(outcome):
+        elif kind in _MAY_BE_FAULTS and _is_fault(outcome):
             self.failed()
         else:
             self.answered()
@@ -157,11 +161,11 @@ class Gate:
         """Note that the vendor answered."""
         self.buckets[0].penalty = 0.0
         now = self._clock()
-        for level, breaker in zip(_LEVELS, self.breakers, strict=True):
+        for place, breaker in enumerate(self.breakers):
             if breaker.state == "closed":
                 breaker.succeeded(now)
             else:
-                self._told(level, breaker, lambda one: one.succeeded(now))
+                self._told(_LEVELS[place], breaker, lambda one: one.succeeded(now))
 
     def failed(self) -> None:
         """Note that there was no answer, or a fault of the server's."""
@@ -184,14 +188,18 @@ class Gate:
     def _enter(self, *, first: bool) -> float:
         """Count a call if it may go now; else say how long to wait."""
         now = self._clock()
-        guards: list[Bucket | Breaker] = [*self.buckets]
-        if first:
-            guards += [breaker for breaker in self.breakers if breaker.state != "closed"]
-        longest = max(guard.wait(now) for guard in guards)
+        longest = 0.0
+        for bucket in self.buckets:
+            longest = max(longest, bucket.wait(now))
+        not_closed = [b for b in self.breakers if b.state != "closed"] if first else _NONE
+        for breaker in not_closed:
+            longest = max(longest, breaker.wait(now))
         if longest > 0:
             return longest
-        for guard in guards:
-            guard.take(now)
+        for bucket in self.buckets:
+            bucket.take(now)
+        for breaker in not_closed:
+            breaker.take(now)
         return 0.0
 
     def seconds(self) -> float:
@@ -329,7 +337,7 @@ def _key_of(
     return (spec.slug, number, held.connection_id, action)
 
 
-def _is_fault(outcome: Unavailable | Unknown) -> bool:
+def _is_fault(outcome: Outcome) -> bool:
     """Tell a server that is in trouble from one that is busy with the same record (409)."""
     status = outcome.status
     return status is None or status >= _SERVER_FAULT or outcome.code == "unreadable_answer"
@@ -339,7 +347,7 @@ def _number(text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        number = float(text.split(",")[0].split(";")[0])
+        number = float(text)
     except ValueError:
-        return None
+        return None  # a list of windows says nothing of this one
     return number if math.isfinite(number) else None
