@@ -149,6 +149,25 @@ class PagesSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckSpec:
+    """How to find out whether an action was carried out, where a step says `on_unknown: check`.
+
+    Attributes:
+        action: A reading action of one request.
+        params: Its params, of this action's.
+        found_when: Holds for an answer that shows the effect.
+        absent_when: Holds for one that shows that it is not there. Where neither does: unknown.
+        answer: What stands for the action's own answer where it was found; None: all of the body.
+    """
+
+    action: str
+    params: Tree
+    found_when: Condition
+    absent_when: Condition
+    answer: Tree | None
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """An example of an action: what a developer writes and what the vendor answers.
 
@@ -200,6 +219,7 @@ class ActionSpec:
     output: Template | None
     idempotency: tuple[Literal["header", "body"], str] | None
     pages: PagesSpec | None
+    check: CheckSpec | None
     hook: str | None
     example: Example
     notes: tuple[str, ...]

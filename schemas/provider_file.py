@@ -23,6 +23,7 @@ from schemas.params import ParamsChecker, check_schema, place_of
 from schemas.provider import (
     ActionSpec,
     ApiSpec,
+    CheckSpec,
     ErrorRule,
     Example,
     FailureShape,
@@ -262,6 +263,7 @@ def _action(name: str, data: Mapping[str, Any], reader: Reader, folder: Path) ->
         output=reader.optional_template(data, "output", place, _RESULT),
         idempotency=next(iter(data.get("idempotency", {}).items()), None),
         pages=_pages(data.get("pages"), f"{place}.pages", reader),
+        check=_check(data.get("check"), f"{place}.check", reader),
         hook=hook,
         example=Example(
             params=data["example"]["params"],
@@ -348,12 +350,38 @@ def _pages(data: Mapping[str, Any] | None, place: str, reader: Reader) -> PagesS
     )
 
 
+def _check(data: Mapping[str, Any] | None, place: str, reader: Reader) -> CheckSpec | None:
+    if data is None:
+        return None
+    answer = data.get("answer")
+    return CheckSpec(
+        action=data["action"],
+        params=reader.tree(data["params"], f"{place}.params", _REQUEST),
+        found_when=reader.condition(data["found_when"], f"{place}.found_when"),
+        absent_when=reader.condition(data["absent_when"], f"{place}.absent_when"),
+        answer=None if answer is None else reader.tree(answer, f"{place}.answer", _RESULT),
+    )
+
+
+def _check_look_up(place: str, action: ActionSpec, spec: ProviderSpec, reader: Reader) -> None:
+    """See that what looks an effect up can be called, and changes nothing."""
+    if action.check is None:
+        return
+    look = spec.actions.get(action.check.action)
+    if look is None or not look.read_only or look.request is None:
+        reader.wrong(f"{place}.action", f"{action.check.action!r} is no read of one request")
+        return
+    if action.repeatable:
+        reader.wrong(place, "a repeat does no harm, so nothing has to be looked up")
+
+
 def _check_names(spec: ProviderSpec, reader: Reader) -> None:
     for name, action in spec.actions.items():
         if action.resource not in spec.resources:
             reader.wrong(f"actions.{name}.resource", f"{action.resource!r} is not in resources")
         if action.idempotency and action.read_only:
             reader.wrong(f"actions.{name}.idempotency", "a read needs no key")
+        _check_look_up(f"actions.{name}.check", action, spec, reader)
     for number, limit in enumerate(spec.limits):
         for name in limit.actions - spec.actions.keys():
             reader.wrong(f"limits[{number}].actions", f"{name!r} is not an action")

@@ -45,6 +45,10 @@ class Actions(Protocol):
         """Say what is wrong with calling this action so; places are relative to the step."""
         ...
 
+    def check_look_up(self, provider: str, action: str) -> list[Problem]:
+        """Say what is wrong with `on_unknown: check`; places are relative to the step."""
+        ...
+
     def check_trigger(self, provider: str, event: str) -> list[Problem]:
         """Say what is wrong with waiting for this event; places are relative to the trigger."""
         ...
@@ -295,6 +299,10 @@ def _action_step(reader: Reader, step_id: str, actions: Actions | None) -> Actio
             "Later steps of the same order_key wait meanwhile: shorten it, or leave order_key out.",
             "bad_duration",
         )
+    on_unknown = reader.choice("on_unknown", ("retry", "fail", "check"), "retry")
+    if on_unknown == "check" and actions is not None and provider and action:
+        for problem in actions.check_look_up(provider, action):
+            reader.note(problem.place, problem.message, problem.mend, problem.code)
     word, rescue = _on_error(reader)
     return ActionStep(
         id=step_id,
@@ -307,7 +315,7 @@ def _action_step(reader: Reader, step_id: str, actions: Actions | None) -> Actio
         deadline_ms=reader.optional_ms("deadline", PAUSE_MAX_MS),
         on_error=word,
         rescue=rescue,
-        on_unknown=reader.choice("on_unknown", ("retry", "fail"), "retry"),
+        on_unknown=on_unknown,
         order_key=reader.template("order_key"),
         user=reader.template("user"),
         connection=reader.text("connection"),

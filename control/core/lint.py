@@ -31,6 +31,24 @@ class CatalogueActions:
         problems = found.check_params(params, templated=True)
         return [replace(problem, place=_inside(problem.place)) for problem in problems]
 
+    def check_look_up(self, provider: str, action: str) -> list[Problem]:
+        """Say what is wrong with `on_unknown: check`; nothing where `check_action` says enough."""
+        try:
+            found = self._catalogue.action(provider, action)
+        except NotFound:
+            return []
+        if found.check is not None or found.repeatable:
+            return []
+        able = ", ".join(
+            f"{spec.slug}.{each.id}"
+            for spec in self._catalogue
+            for each in spec.actions.values()
+            if each.check is not None
+        )
+        message = f"{provider} has no look-up that would find what {action} did"
+        mend = f"Use retry or fail. Looked up can be: {able}."
+        return [Problem("on_unknown", message, mend, "no_look_up")]
+
     def check_trigger(self, provider: str, event: str) -> list[Problem]:
         """Say what is wrong with waiting for this event; places are relative to the trigger."""
         try:

@@ -142,7 +142,7 @@ def classify(
         is_wanted = action.output is None and isinstance(action.example.body, dict | list)
         if is_wanted and not response.is_json:
             return _unreadable(spec, action, response)
-        return _succeeded(spec, action, roots)
+        return succeeded(spec, action, roots)
     roots["code"] = code = _code(spec.api.failure.codes, roots) or f"http_{response.status}"
     roots["text"] = text = _first(spec.api.failure.texts, roots) or code
     for rule in (*action.errors, *spec.errors):
@@ -194,7 +194,14 @@ def _failed(spec: ProviderSpec, action: ActionSpec, roots: Mapping[str, Any]) ->
     return action.failure_when is not None and action.failure_when.holds(roots)
 
 
-def _succeeded(spec: ProviderSpec, action: ActionSpec, roots: Mapping[str, Any]) -> Succeeded:
+def succeeded(spec: ProviderSpec, action: ActionSpec, roots: Mapping[str, Any]) -> Succeeded:
+    """Give the output of an answer that is a success.
+
+    Args:
+        spec: The provider.
+        action: The action.
+        roots: body, headers, status and params.
+    """
     body = roots["body"]
     lifted = render_all(action.result, roots)
     shown = action.output or spec.api.output

@@ -17,6 +17,7 @@ import httpx
 import orjson
 
 from executors.core.action import call
+from executors.core.check import call_checked
 from executors.core.outcome import (
     Outcome,
     Rejected,
@@ -123,6 +124,7 @@ class _Trip:
         gate_wait_ms: How long it waited at the gate.
         request, response: The last ones, for the timeline; no credential is in them.
         dead: The connection that the customer has to connect again.
+        unsure: Nobody knows whether it was done, and the step wants to have that looked up.
     """
 
     command: RequestStep
@@ -141,6 +143,7 @@ class _Trip:
     request: dict[str, Any] | None = None
     response: dict[str, Any] | None = None
     dead: str | None = None
+    unsure: bool = False
 
 
 class Driver:
@@ -191,7 +194,7 @@ class Driver:
         passed = await _aside(turn, gate.wait(_left_s(command)))
         return Permit(gate, (now_us() - before) // 1_000) if passed else None
 
-    async def run(
+    async def run(  # noqa: PLR0913 - what there is to know of a step
         self,
         command: RequestStep,
         spec: ProviderSpec,
@@ -199,6 +202,8 @@ class Driver:
         traceparent: str | None = None,
         turn: Turn | None = None,
         permit: Permit | None = None,
+        *,
+        begun: bool = False,
     ) -> Carried:
         """Carry a step out, with its retries; failures are outcomes, not exceptions.
 
@@ -211,18 +216,21 @@ class Driver:
             traceparent: W3C's, for the vendor.
             turn: Held by the caller; given to others while the step waits.
             permit: From `admit`.
+            begun: Somebody began the call and did not live to tell.
         """
         started = now_us()
         params = orjson.loads(command.params.data)
         trip = _Trip(command, spec, action, traceparent, params, turn, permit)
         trip.attempts.extend(read_attempts(command.attempts))
+        checked = checks(action, command)
+        trip.unsure = checked and (begun or any(a.outcome == "unknown" for a in trip.attempts))
         began = trip.attempts[0].started_at_us if trip.attempts else started
         policy = Policy(
             max_attempts=command.max_attempts,
             delay_ms=command.retry_delay_ms,
             max_delay_ms=command.retry_max_delay_ms,
             repeatable=action.repeatable,
-            on_unknown=command.on_unknown,
+            on_unknown="retry" if checked else command.on_unknown,
             wait_max_ms=longest_wait_ms(command, began, started),
         )
         held = 0
@@ -236,6 +244,7 @@ class Driver:
                     waited = 0
                     continue
                 outcome = instead
+            trip.unsure = trip.unsure or (checked and isinstance(outcome, Unknown))
             decision = decide(policy, len(trip.attempts), outcome, _roll)
             if not isinstance(decision, Again):
                 break
@@ -353,7 +362,7 @@ class Driver:
 
     async def _drive(self, trip: _Trip, credential: Credential) -> Outcome:
         """Send what the generator asks for until it returns."""
-        steps = call(
+        steps = (call_checked if trip.unsure else call)(
             trip.spec,
             trip.action,
             trip.params,
@@ -463,6 +472,11 @@ def _left_s(command: RequestStep) -> float:
 def _late(spec: ProviderSpec) -> Throttled:
     message = f"{spec.name} took no further call of this account until the step's time was up."
     return Throttled(code="waited_too_long", message=message)
+
+
+def checks(action: ActionSpec, command: RequestStep) -> bool:
+    """Say whether a step looks its effect up before a call that may be a repeat."""
+    return command.on_unknown == "check" and action.check is not None
 
 
 def _roll() -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from executors.core.result import Carried, from_record, record_of, refused, step_finished
-from executors.runtime.driver import Driver, Turn
+from executors.runtime.driver import Driver, Turn, checks
 from executors.runtime.later import later
 from executors.runtime.ledger import Begun, Done, Entry, Fresh, Ledger, Waiting
 from executors.runtime.parking import Parking, why
@@ -175,7 +175,10 @@ class Worker:
         if isinstance(entry, Waiting):
             return None  # this command was handled before: its timer brings it back
         if calls:
-            carried = await ports.driver.run(command, provider, action, trace, turn, permit)
+            begun = isinstance(entry, Begun)
+            carried = await ports.driver.run(
+                command, provider, action, trace, turn, permit, begun=begun
+            )
         else:
             carried = ports.driver.unknown()
         return await self._ended(job, command, carried, entry)
@@ -257,7 +260,7 @@ class Worker:
 def _may_call(entry: Entry, action: ActionSpec, command: RequestStep) -> bool:
     """Say whether an effect may be called, by what the ledger knows of it."""
     if isinstance(entry, Begun):
-        return action.repeatable or command.on_unknown == "retry"
+        return action.repeatable or command.on_unknown == "retry" or checks(action, command)
     return isinstance(entry, Fresh)
 
 

@@ -5,6 +5,7 @@ import pytest
 from control.core.lint import CatalogueActions
 from control.core.quota import check_settings, check_workflows, effective
 from schemas.errors import Forbidden, InvalidInput
+from schemas.plan import compile_workflow
 from schemas.provider import load_catalogue
 from schemas.quotas import PLANS
 
@@ -58,3 +59,21 @@ def test_wrong_action_or_param_is_named_with_a_way_out(
     problems = {p.place: p for p in actions.check_action(provider, action, params)}
     assert place in problems
     assert word in problems[place].message + problems[place].mend
+
+
+def test_look_up_of_what_cannot_be_looked_up_is_refused_with_those_that_can():
+    actions = CatalogueActions(load_catalogue())
+    (problem,) = actions.check_look_up("slack", "send_message")
+    assert (problem.place, problem.code) == ("on_unknown", "no_look_up")
+    assert "github.create_org_repo" in problem.mend
+    assert actions.check_look_up("github", "create_org_repo") == []
+    assert actions.check_look_up("slack", "list_channels") == []
+
+
+def test_workflow_with_a_check_that_cannot_be_made_is_not_saved():
+    step = {"provider": "slack", "action": "send_message", "on_unknown": "check",
+            "config": {"channel": "#a", "text": "b"}}  # fmt: skip
+    document = {"name": "W", "trigger": {"type": "webhook", "path": "/x"}, "steps": [step]}
+    with pytest.raises(InvalidInput) as caught:
+        compile_workflow(document, CatalogueActions(load_catalogue()))
+    assert [p.place for p in caught.value.problems] == ["steps[0].on_unknown"]
