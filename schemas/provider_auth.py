@@ -52,6 +52,14 @@ class HttpStep:
     client_auth: Literal["basic", "post", "none"] = "none"
     token_header: bool = True
 
+    @property
+    def names_app(self) -> bool:
+        """Whether our app's id or secret is a part of it."""
+        parts = (self.url, *self.headers.values(), self.query, self.form, self.json)
+        paths = (path for part in parts if part is not None for path in part.paths)
+        own = any(path.root in ("client_id", "client_secret") for path in paths)
+        return own or self.client_auth != "none"
+
 
 @dataclass(frozen=True, slots=True)
 class AccountStep:

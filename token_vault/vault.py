@@ -215,7 +215,7 @@ class Vault:
         try:
             held = await self.sealer.open_credential(row)
             app = None
-            if spec.auth.revoke.client_auth != "none":
+            if spec.auth.revoke.names_app:
                 app = await self.apps.of_connection(row, spec)
         except NeighbourhoodError as error:  # it is deleted: what is left is to say so
             _log.warning("vault.not_revoked", connection=row.id, code=error.code)

@@ -247,12 +247,37 @@ def revoke(world: World, vendor: Vendor, incoming: Incoming) -> Answer:
     """Answer the revocation endpoint: the token of the body, the query, or the header itself."""
     data = incoming.data if isinstance(incoming.data, Mapping) else {}
     given = data.get("token") or incoming.query_data().get("token") or data.get("access_token")
+    if not given and _is_app(incoming) and _revoke_account(world, vendor, data):
+        return json_answer(200, data)
     given = given or token_of(vendor, incoming)
     if not given or not world.grants.revoke_token(str(given)):
         if "token" in data or "token" in incoming.query_data():
             return _error(vendor, "invalid_token", "There is no such token")  # RFC 7009 is milder
         return vendor.error("unauthorised", message="The access token is invalid")
     return json_answer(200, {"ok": True, "revoked": True})
+
+
+def _is_app(incoming: Incoming) -> bool:
+    """Say whether a request bears the app's secret instead of a customer's token."""
+    secret = TEST_APP.client_secret.reveal()
+    given = incoming.headers.get("authorization", "").partition(" ")[2]
+    return hmac.compare_digest(given.encode(), secret.encode())
+
+
+def _revoke_account(world: World, vendor: Vendor, data: Mapping[str, Any]) -> bool:
+    """Take back what an account gave, where the request names the account instead of a token."""
+    step, tree = vendor.spec.auth.account, vendor.sheet.account
+    if step is None or step.id is None or tree is None:
+        return False
+    ended = [
+        grant
+        for grant in world.grants.of(vendor.spec.slug)
+        if step.id.find({"body": tree.render(_roots(world, vendor, grant.account, grant.scopes))})
+        in data.values()
+    ]
+    for grant in ended:
+        world.grants.revoke(grant)
+    return bool(ended)
 
 
 def account(world: World, vendor: Vendor, incoming: Incoming) -> Answer:

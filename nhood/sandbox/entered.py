@@ -35,7 +35,7 @@ def account_of(vendor: Vendor, incoming: Incoming) -> str | None:
         found = _signer(way, vendor, incoming) if way.signing else _holder(way, incoming)
         if found is not None:
             return found
-    return _holder(vendor.spec.auth, incoming)
+    return None
 
 
 def client_of(vendor: Vendor, incoming: Incoming) -> tuple[AuthSpec, str] | None:

@@ -131,6 +131,10 @@ class GrantBook:
             return None
         return grant
 
+    def of(self, slug: str) -> list[Grant]:
+        """Give the grants of a provider that are not taken back."""
+        return [g for g in self._grants.values() if g.slug == slug and not g.revoked]
+
     def revoke(self, grant: Grant) -> None:
         """Take a grant back."""
         grant.revoked = True

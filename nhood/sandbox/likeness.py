@@ -67,8 +67,20 @@ def _laid(old: Any, new: Any, *, extend: bool) -> Any:  # noqa: ANN401 - JSON
         return made
     if old is None or type(old) is type(new):
         return new
+    if isinstance(new, str) and isinstance(old, int | float):
+        return _read_as(old, new)
     scalars = (str, int, float, bool)
     return new if isinstance(old, scalars) and isinstance(new, (*scalars, type(None))) else old
+
+
+def _read_as(old: float, text: str) -> Any:  # noqa: ANN401 - JSON
+    """Read text, as forms send it, as the kind of value that the example has."""
+    if isinstance(old, bool):
+        return {"true": True, "false": False}.get(text, text)
+    try:
+        return type(old)(text)
+    except ValueError:
+        return text
 
 
 def merged(old: Any, new: Any) -> Any:  # noqa: ANN401 - JSON

@@ -14,10 +14,12 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT4
 
 from executors.core.request import Request
+from nhood.sandbox.wire_in import nested
 from schemas.transforms import as_text
 
 SPECS = Path(__file__).parents[1] / "specs"
 _BASE = "urn:description"
+_FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Description:
     """One vendor's description."""
 
     def __init__(self, document: dict[str, Any]) -> None:
-        self.document = document
+        self.document = document = _with_nulls(document)
         self.swagger = "swagger" in document
         self.registry = Registry().with_resource(_BASE, DRAFT4.create_resource(document))
         loose = DRAFT4.create_resource(_loosened(document))
@@ -80,7 +82,10 @@ class Description:
         if self.swagger:
             return [*faults, *self._form_faults(operation, request)]
         body = self._resolve(operation.data.get("requestBody", {}))
-        schema = body.get("content", {}).get("application/json", {}).get("schema")
+        content = body.get("content", {})
+        if request.form is not None or _FORM in content:
+            return [*faults, *self._nested_form_faults(content.get(_FORM), request)]
+        schema = content.get("application/json", {}).get("schema")
         if request.json is None:
             return [*faults, Fault("body", "is missing")] if body.get("required") else faults
         if schema is not None:
@@ -95,6 +100,34 @@ class Description:
             )
             faults += self._unknown_names(next(known) or {}, request.json, "body")
         return faults
+
+    def _nested_form_faults(self, content: Any, request: Request) -> list[Fault]:
+        """Check a form whose values nest in brackets, read back as its schema's types."""
+        if content is None:
+            return [Fault("body", "must not be a form")]
+        schema = content["schema"]
+        value = self._read_as(schema, nested(request.form or ()))
+        faults = self._schema_faults(schema, value, "body", OAS30WriteValidator)
+        return [*faults, *self._unknown_names(schema, value, "body")]
+
+    def _read_as(self, schema: dict[str, Any], value: Any) -> Any:
+        schema = self._resolve(schema)
+        choices = [self._resolve(one) for one in (schema, *schema.get("anyOf", ()))]
+        if isinstance(value, dict):
+            listed, _ = self._properties(schema)
+            others = [
+                one["additionalProperties"] for one in choices if "additionalProperties" in one
+            ]
+            other = next((one for one in others if isinstance(one, dict)), {})
+            return {n: self._read_as(listed.get(n, other), item) for n, item in value.items()}
+        if isinstance(value, list):
+            items = next((one["items"] for one in choices if "items" in one), {})
+            return [self._read_as(items, item) for item in value]
+        for kind in {one.get("type") for one in choices} & {"boolean", "integer", "number"}:
+            found = _typed(value, kind)
+            if found is not None:
+                return found
+        return value
 
     def answer_faults(
         self, operation: Operation, status: int, body: Any, *, shortened: bool = False
@@ -119,9 +152,17 @@ class Description:
 
     def _parameter_faults(self, operation: Operation, request: Request) -> Iterator[Fault]:
         declared = {p["name"]: p for p in operation.parameters if p["in"] == "query"}
+        deep = {name for name, one in declared.items() if one.get("style") == "deepObject"}
         given: dict[str, list[str]] = {}
         for name, value in request.query:
-            given.setdefault(name, []).append(value)
+            if name.partition("[")[0] not in deep or name in declared:
+                given.setdefault(name, []).append(value)
+        for name, value in nested(request.query).items():
+            if name in deep and name not in given:
+                schema = declared[name]["schema"]
+                value = self._read_as(schema, value)
+                yield from self._schema_faults(schema, value, f"query.{name}", OAS30WriteValidator)
+                yield from self._unknown_names(schema, value, f"query.{name}")
         for name, values in given.items():
             if name not in declared:
                 yield Fault(f"query.{name}", "is not described")
@@ -220,6 +261,16 @@ def _absolute(schema: Any) -> Any:
             for k, v in schema.items()
         }
     return [_absolute(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def _with_nulls(schema: Any) -> Any:
+    """Give a schema whose nullable alternatives have null among them, as vendors mean it."""
+    if isinstance(schema, dict):
+        found = {key: _with_nulls(value) for key, value in schema.items()}
+        if found.get("nullable") is True and isinstance(found.get("anyOf"), list):
+            found["anyOf"] = [*found["anyOf"], {"enum": [None], "nullable": True}]
+        return found
+    return [_with_nulls(item) for item in schema] if isinstance(schema, list) else schema
 
 
 def _loosened(schema: Any) -> Any:

@@ -1,11 +1,13 @@
 """Makes params that use everything an action declares, out of its own JSON Schema."""
 
+from functools import cache
 from typing import Any
 
 from jsonschema_rs import Draft202012Validator
 
 from schemas.provider import ActionSpec
 from schemas.provider_file import ITEMS_PARAM
+from tests.contract.cases import CATALOGUE
 
 _TEXTS = (
     "text",
@@ -19,6 +21,24 @@ _TEXTS = (
     "6dcb09b5b57875f334f61aebed695e2e4193db5e",
     "https://example.org/a",
 )
+
+
+@cache
+def _examples() -> tuple[str, ...]:
+    """Give the texts of all examples of the catalogue, each once."""
+    found: dict[str, None] = {}
+    for spec in CATALOGUE:
+        for action in spec.actions.values():
+            _gather([action.example.params, action.example.body], found)
+    return tuple(found)
+
+
+def _gather(value: Any, found: dict[str, None]) -> None:
+    if isinstance(value, str):
+        found[value] = None
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            _gather(item, found)
 
 
 def full_params(action: ActionSpec) -> dict[str, Any]:
@@ -49,6 +69,8 @@ def _candidates(schema: dict[str, Any], name: str) -> list[Any]:
     for kind in kinds:
         if kind == "string":
             values += (f"{name} text", *_TEXTS)
+            if "pattern" in schema:  # ids have forms of their own; the examples hold some
+                values += _examples()
         elif kind in ("integer", "number"):
             values += [schema.get("minimum", 1), 1]
         elif kind == "boolean":
@@ -59,5 +81,7 @@ def _candidates(schema: dict[str, Any], name: str) -> list[Any]:
             inner = schema.get("properties", {})
             names = dict.fromkeys([*schema.get("required", ()), *inner])
             made = {part: sample(inner.get(part, {"type": "string"}), part) for part in names}
-            values.append(made or {"own_name": []})
+            values += [made or {"own_name": []}, {"own_name": "text"}]
+            if "additionalProperties" in schema:
+                values.reverse()
     return values
