@@ -104,6 +104,43 @@ async def test_file_that_was_written_can_be_read(sandbox: Playground) -> None:
     assert (missing.kind, missing.code) == ("rejected", "not_found")
 
 
+async def test_payment_is_made_once_confirmed_and_found(sandbox: Playground) -> None:
+    order = {"amount": 2000, "currency": "eur", "metadata": {"order_id": "6735"}}
+    made = await sandbox.act("stripe", "create_payment_intent", order, key="same")
+    again = await sandbox.act("stripe", "create_payment_intent", order, key="same")
+    other = await sandbox.act("stripe", "create_payment_intent", order | {"amount": 1}, key="same")
+    assert isinstance(made, Succeeded)
+    assert (made.vendor_id, other.code) == (again.vendor_id, "idempotency_error")
+    which = {"payment_intent": made.vendor_id}
+    paid = await sandbox.act("stripe", "confirm_payment_intent", which, key="pay")
+    got = await sandbox.act("stripe", "get_payment_intent", which)
+    assert isinstance(paid, Succeeded)
+    assert isinstance(got, Succeeded)
+    assert paid.output["status"] == "succeeded"
+    assert (got.output["amount"], got.output["currency"]) == (2000, "eur")
+    assert got.output["metadata"] == {"order_id": "6735"}
+    body = (await sandbox.received("stripe"))[0]["body"]
+    assert body["metadata"] == {"order_id": "6735"}
+
+
+async def test_customers_are_listed_behind_the_last_one(sandbox: Playground) -> None:
+    for number in range(5):
+        params = {"email": f"no{number}@acme.example"}
+        made = await sandbox.act("stripe", "create_customer", params, key=f"k{number}")
+        assert isinstance(made, Succeeded)
+    listed = await sandbox.act("stripe", "list_customers", {"limit": 2, "max_items": 50})
+    assert isinstance(listed, Succeeded)
+    emails = [customer["email"].partition("@")[0] for customer in listed.output["data"]]
+    assert emails == ["no4", "no3", "no2", "no1", "no0", "jennyrosen"]
+    gone = {"customer": made.vendor_id}
+    assert isinstance(await sandbox.act("stripe", "delete_customer", gone, key="d"), Succeeded)
+    missing = await sandbox.act("stripe", "get_customer", gone)
+    assert (missing.kind, missing.code) == ("rejected", "resource_missing")
+    order = {"amount": 1, "currency": "eur", **gone}
+    refused = await sandbox.act("stripe", "create_payment_intent", order, key="p")
+    assert (refused.kind, refused.code) == ("rejected", "resource_missing")
+
+
 @pytest.mark.parametrize(
     ("slug", "create", "params", "listing", "asked", "path"),
     [

@@ -316,6 +316,8 @@ async def test_other_workspaces_connection_is_not_there(site: Site) -> None:
     ("slug", "receipt"),
     [
         ("slack", "revoked"),
+        ("github", "revoked"),
+        ("stripe", "revoked"),
         ("salesforce", "revoked"),
         ("zendesk", "revoked"),
         ("jira", "not_offered"),
