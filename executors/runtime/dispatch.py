@@ -78,15 +78,21 @@ _Name = tuple[str, int, bytes]
 
 
 class Turn:
-    """The right to call; held by a step while it works."""
+    """The right to call; held by a step while it works.
 
-    __slots__ = ("_back", "_dispatch", "_line", "held")
+    Attributes:
+        held: False while the step waits.
+        begun: The ledger has the step: who leaves it now leaves others asking what came of it.
+    """
+
+    __slots__ = ("_back", "_dispatch", "_line", "begun", "held")
 
     def __init__(self, dispatch: "Dispatch[Job]", line: Line) -> None:
         self._dispatch = dispatch
         self._line = line
         self._back: asyncio.Future[None] | None = None
         self.held = True
+        self.begun = False
 
     async def without(self, wait: Awaitable[Result]) -> Result:
         """Give the turn back, wait, and come back with a turn."""
@@ -319,9 +325,9 @@ class Dispatch(Generic[Job]):
             self._add(each.tenant, name, taken)
 
     def abandon(self) -> None:
-        """Give up steps that wait without a turn and are another member's from now on."""
+        """Give up steps that wait for their first call and are another member's from now on."""
         for task, (job, turn) in list(self._going.items()):
-            if not turn.held and not job.taken.assignment.ours:
+            if not turn.held and not turn.begun and not job.taken.assignment.ours:
                 task.cancel()
 
     async def stop(self, grace_s: float) -> None:

@@ -92,6 +92,8 @@ class Audit(Protocol):
 class Turn(Protocol):
     """The right to call (`executors.runtime.dispatch.Turn`)."""
 
+    begun: bool
+
     async def without(self, wait: Awaitable[Waited]) -> Waited:
         """Give it to others while waiting."""
         ...

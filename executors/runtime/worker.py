@@ -167,6 +167,8 @@ class Worker:
         entry = await ports.ledger.begin(
             command.workspace_id, command.effect_key, again=bool(command.attempts)
         )
+        if turn is not None:
+            turn.begun = True
         calls = _may_call(entry, action, command)
         if not calls and permit is not None:
             permit.give_back()

@@ -238,18 +238,19 @@ async def test_steps_that_only_wait_are_given_up_when_their_partition_goes(make)
     bench = make()
 
     async def work(job: Job, turn: Turn) -> None:
-        if job.customer == "waits":
-            await turn.without(asyncio.Event().wait())
+        turn.begun = job.customer == "called"
+        if job.customer in ("waits", "called"):
+            await turn.without(bench.free.wait())
         await bench.free.wait()
 
     bench.dispatch._work = work
-    bench.add("t/waits", "t/works")
+    bench.add("t/waits", "t/works", "t/called")
     await asyncio.sleep(0)
     bench.dispatch.abandon()
-    assert len(bench.dispatch._going) == 2  # it is ours
+    assert len(bench.dispatch._going) == 3  # it is ours
     bench.log.assignment.ours = False
     bench.dispatch.abandon()
-    await until(lambda: len(bench.dispatch._going) == 1, "one given up")
+    await until(lambda: len(bench.dispatch._going) == 2, "one given up")
     bench.free.set()
     await bench.dispatch.stop(5)
 
