@@ -135,7 +135,7 @@ async def check(pool: Pool, log: Log, wanted: Wanted, at: datetime) -> Report:
 async def _offsets_at(log: Log, at: datetime | None) -> dict[int, int]:
     if at is None:
         return {}
-    return await log.offsets_at(EVENTS, int(at.timestamp() * 1000))
+    return await log.offsets_at(EVENTS, max(0, int(at.timestamp() * 1000)))
 
 
 async def _without_outcome(

@@ -19,6 +19,7 @@ from control.store import workflows
 from control.store.query import Borrowed, Row
 from schemas.access import Caller
 from schemas.errors import Conflict, Forbidden, InvalidInput, NotFound
+from schemas.ids import is_id
 from wire.clock import mint
 from wire.database import Pool, connection
 
@@ -162,7 +163,9 @@ async def _turn(
 
 
 async def _known(on: Borrowed, caller: Caller, replay: str) -> Row:
-    row = await store.get(on, caller.workspace_id, caller.mode, replay)
+    row = None
+    if is_id("rpl", replay):  # anything else, a NUL for one, Postgres would not even take
+        row = await store.get(on, caller.workspace_id, caller.mode, replay)
     if row is None:
         raise NotFound(
             f"There is no replay {replay[:64]!r} that this API key can see.",
@@ -185,7 +188,7 @@ def _check(asked: Asked) -> None:
         )
     if asked.version not in ("pinned", "current"):
         chosen = one or asked.selection.get("workflow_id")
-        if not asked.version.isdigit() or not chosen:
+        if not (asked.version.isascii() and asked.version.isdigit() and chosen):
             raise _wrong(
                 "version", "is pinned, current, or a number where an execution or workflow is named"
             )

@@ -153,6 +153,8 @@ async def test_api_tells_the_same(flow):
     (gap,) = body["gaps"]
     assert gap["place"]["offset"] == places[1].offset
     assert gap["kind"] == "no_outcome"
+    params = {"from": "0001-01-01T00:00:00Z", "to": "9999-01-01T00:00:00Z"}
+    assert (await flow.api.call("GET", "/completeness", params=params)).status_code == 200
     params = {"from": "2026-01-02T00:00:00Z", "to": "2026-01-01T00:00:00Z"}
     wrong = await flow.api.call("GET", "/completeness", params=params)
     assert wrong.json()["code"] == "bad_time_range"
@@ -256,7 +258,7 @@ async def test_statements_are_issued_by_the_hour_chained_and_good(flow):
     assert first["lost"] == [f"{places[2].partition}:{places[2].offset}"]
     assert first["executions"] == {"succeeded": 2}
     assert second["counts"] == {
-        "accepted": 4, "matched": 4, "no_match": 0, "rejected": 0, "parked": 0,
+        "accepted": 4, "matched": 4, "no_match": 0, "rejected": 0, "parked": 0, "duplicate": 0,
         "without_outcome": 0,
     }  # fmt: skip
     assert (await flow.api.call("GET", "/completeness/statements/9")).status_code == 404

@@ -479,6 +479,12 @@ async def test_replay_is_its_workspaces_and_modes(past, other):
     ]
 
 
+@pytest.mark.parametrize("name", ["%00", "rpl_%00", "nonsense", "ex_" + "0" * 26])
+async def test_what_is_no_replay_is_not_found(past, name):
+    assert (await past.api.call("GET", f"/replays/{name}")).status_code == 404
+    assert (await past.api.call("POST", f"/replays/{name}/pause")).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
@@ -489,6 +495,7 @@ async def test_replay_is_its_workspaces_and_modes(past, other):
         ({"mode": "repair", "from_step": "a"}, "is for force and dry"),
         ({"version": "newest"}, "pinned, current, or a number"),
         ({"version": "3"}, "pinned, current, or a number"),
+        ({"version": "²", "selection": {"execution_id": "ex_1"}}, "pinned, current, or a number"),
         ({"selection": {"since": "2020-01-01T00:00:00Z", "unmatched": True}}, "version current"),
     ],
 )
