@@ -101,6 +101,7 @@ def _way(
         basic=_basic(basic, f"{place}.basic", reader) if basic else None,
         signing=_signing(signing, f"{place}.signing", reader) if signing else None,
         alternatives=alternatives,
+        token_headers=data.get("token_headers", {}),
     )
     reader.credentials = frozenset()
     return found

@@ -147,6 +147,7 @@ class AuthSpec:
         token_header: Name and value of the header that carries the token in each call.
             Templates over token, credentials, basic and connection.
         token_params: Extra fixed fields of the code exchange; `refresh_params` of the refresh.
+        token_headers: Headers that the token endpoint wants besides.
         credentials: What the customer enters; none for a consent.
         revoke_ends: What a revocation ends: this `grant`, or all of the `account` with this app.
         basic: User and password of HTTP basic; encoded they are `${basic}`.
@@ -180,6 +181,7 @@ class AuthSpec:
     basic: tuple[Template, Template] | None = None
     signing: Signing | None = None
     alternatives: tuple["AuthSpec", ...] = ()
+    token_headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ways(self) -> tuple["AuthSpec", ...]:

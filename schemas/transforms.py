@@ -7,7 +7,7 @@ what one vendor alone does belongs into its `hooks.py`.
 import base64
 import re
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import orjson
@@ -146,6 +146,61 @@ def slashed(value: object) -> object:
     return text_value
 
 
+def notion_text(value: object) -> object:
+    """Write text as Notion's rich text, in runs of at most 2,000 characters; a list passes.
+
+    https://developers.notion.com/reference/request-limits#limits-for-property-values
+    """
+    if isinstance(value, list):
+        return value
+    text_value = _text(value)
+    runs = [text_value[at : at + _RUN] for at in range(0, len(text_value), _RUN)]
+    return [{"text": {"content": run}} for run in runs]
+
+
+def notion_blocks(value: object) -> object:
+    """Write text as Notion's blocks; a list of blocks passes as it is.
+
+    A blank line ends a paragraph. Lines that begin as in Markdown become headings (#), items
+    (- and 1.), things to do (- [ ]) and quotes (>).
+    """
+    if isinstance(value, list):
+        return value
+    blocks: list[dict[str, Any]] = []
+    paragraph: list[str] = []
+
+    def close() -> None:
+        if paragraph:
+            blocks.append(_notion_block("paragraph", "\n".join(paragraph)))
+            paragraph.clear()
+
+    for line in _text(value).splitlines():
+        match = _NOTION_LINE.match(line)
+        if match is None and line.strip():
+            paragraph.append(line)
+            continue
+        close()
+        if match is not None:
+            blocks.append(_notion_line(match[1], line[match.end() :]))
+    close()
+    return blocks
+
+
+def _notion_line(mark: str, words: str) -> dict[str, Any]:
+    if mark.startswith("#"):
+        return _notion_block(f"heading_{len(mark)}", words)
+    if mark.startswith("- ["):
+        block = _notion_block("to_do", words)
+        block["to_do"]["checked"] = mark[3] != " "
+        return block
+    kinds = {"-": "bulleted_list_item", "*": "bulleted_list_item", ">": "quote"}
+    return _notion_block(kinds.get(mark, "numbered_list_item"), words)
+
+
+def _notion_block(kind: str, words: str) -> dict[str, Any]:
+    return {"object": "block", "type": kind, kind: {"rich_text": notion_text(words)}}
+
+
 def last_id(value: object) -> object:
     """Give the id of a list's last thing, where the next page starts behind it; null of none."""
     last = value[-1] if isinstance(value, list) and value else None
@@ -189,6 +244,8 @@ def _text(value: object) -> str:
 
 as_text = _text
 
+_RUN: Final = 2_000
+_NOTION_LINE: Final = re.compile(r"(#{1,3}|- \[[ xX]\]|[-*>]|\d{1,3}\.)[ \t]+(?=\S)")
 _LINK: Final = re.compile(r"""<(?P<url>[^>]*)>[^,]*?;\s*rel="?(?P<rel>[^",;]*)"?""")
 
 TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
@@ -208,6 +265,8 @@ TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
     "name_or_id": name_or_id,
     "names": names,
     "next_link": next_link,
+    "notion_blocks": notion_blocks,
+    "notion_text": notion_text,
     "number": number,
     "sentences": sentences,
     "slashed": slashed,

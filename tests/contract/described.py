@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import orjson
-from openapi_schema_validator import OAS30ReadValidator, OAS30WriteValidator
+from openapi_schema_validator import OAS30ReadValidator, OAS30WriteValidator, OAS31Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT4
 
@@ -246,6 +246,7 @@ class Description:
         self, schema: Any, value: Any, place: str, kind: Any, registry: Any = None
     ) -> list[Fault]:
         holder = {"$id": "urn:holder", "allOf": [_absolute(schema)]}
+        kind = OAS31Validator if self.document.get("openapi", "").startswith("3.1") else kind
         validator = kind(holder, registry=registry or self.registry)
         return [
             Fault(_place(place, error.absolute_path), error.message)

@@ -130,6 +130,8 @@ class Playground:
         own = {"client_id": TEST_APP.client_id, "client_secret": TEST_APP.client_secret.reveal()}
         if spec.auth.client_auth == "basic":
             auth = (own["client_id"], own["client_secret"])
+            if spec.auth.token_body == "json":
+                return await self.client.post(url, json=asked, auth=auth)
             return await self.client.post(url, data=asked, auth=auth)
         if spec.auth.token_body == "json":
             return await self.client.post(url, json=own | asked)

@@ -190,7 +190,7 @@ def client_request(auth: AuthSpec, app: App) -> TokenRequest:
 
 
 def _token_request(auth: AuthSpec, app: App, body: str, params: Mapping[str, Any]) -> TokenRequest:
-    headers = {"Accept": "application/json"}
+    headers = {"Accept": "application/json", **auth.token_headers}
     client = (app.client_id, app.client_secret.reveal())
     if auth.client_auth == "basic":
         client = basic_pair(app)

@@ -1,5 +1,7 @@
 """The transforms that references may apply."""
 
+from typing import Any
+
 import pytest
 
 from schemas.errors import InvalidInput
@@ -63,6 +65,8 @@ def test_adf_never_holds_an_empty_text(text: str) -> None:
         ("slashed", "/aDYl+A==", "%2FaDYl%2BA%3D%3D"),
         ("slashed", "aD//Yl", "aD%2F%2FYl"),
         ("slashed", 92674392836, "92674392836"),
+        ("notion_text", "", []),
+        ("notion_text", [{"text": {"content": "x"}}], [{"text": {"content": "x"}}]),
         ("from_base64", "SGVsbG8gV29y\nbGQh\n", "Hello World!"),
         ("from_base64", "R3LDvMOfZQ==", "Grüße"),
         ("from_base64", "not base 64!", None),
@@ -95,3 +99,26 @@ def test_transform_gives(name: str, value: object, result: object) -> None:
 def test_number_refuses_what_is_none(value: object) -> None:
     with pytest.raises(InvalidInput):
         TRANSFORMS["number"](value)
+
+
+def test_long_text_becomes_several_runs() -> None:
+    runs: Any = TRANSFORMS["notion_text"]("a" * 4_500)
+    assert [len(run["text"]["content"]) for run in runs] == [2_000, 2_000, 500]
+
+
+def test_text_becomes_blocks() -> None:
+    text = "# Plan\n\nFirst line\nsecond line\n\n- milk\n- [x] done\n1. one\n> so\n#tag"
+    blocks: Any = TRANSFORMS["notion_blocks"](text)
+    told = [(b["type"], b[b["type"]]["rich_text"][0]["text"]["content"]) for b in blocks]
+    assert told == [
+        ("heading_1", "Plan"),
+        ("paragraph", "First line\nsecond line"),
+        ("bulleted_list_item", "milk"),
+        ("to_do", "done"),
+        ("numbered_list_item", "one"),
+        ("quote", "so"),
+        ("paragraph", "#tag"),
+    ]
+    assert blocks[3]["to_do"]["checked"] is True
+    assert TRANSFORMS["notion_blocks"](blocks) is blocks
+    assert TRANSFORMS["notion_blocks"]("") == []
