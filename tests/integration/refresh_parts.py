@@ -19,6 +19,7 @@ READS = {
     "microsoft_teams": "list_teams",
     "zoom": "list_meetings",
     "github": "list_repos",
+    "notion": "search",
 }
 
 

@@ -104,6 +104,25 @@ async def test_file_that_was_written_can_be_read(sandbox: Playground) -> None:
     assert (missing.kind, missing.code) == ("rejected", "not_found")
 
 
+async def test_page_is_written_changed_and_put_into_the_trash(sandbox: Playground) -> None:
+    parent = {"parent_page_id": "98ad959b-2b6a-4774-80ee-00246fb0ea9b"}
+    page = {"title": "Plan", "content": "# Goals\n\n- ship it"}
+    made = await sandbox.act("notion", "create_page", parent | page)
+    assert isinstance(made, Succeeded)
+    kinds = [block["type"] for block in (await sandbox.received("notion"))[-1]["body"]["children"]]
+    assert kinds == ["heading_1", "bulleted_list_item"]
+    which = {"page_id": made.vendor_id}
+    blocks = {"block_id": made.vendor_id, "content": "One more line"}
+    assert isinstance(await sandbox.act("notion", "append_blocks", blocks), Succeeded)
+    assert isinstance(await sandbox.act("notion", "delete_page", which), Succeeded)
+    got = await sandbox.act("notion", "get_page", which)
+    assert isinstance(got, Succeeded)
+    assert got.output["in_trash"] is True
+    found = await sandbox.act("notion", "search", {"page_size": 1, "max_items": 10})
+    assert isinstance(found, Succeeded)
+    assert found.output["results"][0]["id"] == made.vendor_id
+
+
 async def test_payment_is_made_once_confirmed_and_found(sandbox: Playground) -> None:
     order = {"amount": 2000, "currency": "eur", "metadata": {"order_id": "6735"}}
     made = await sandbox.act("stripe", "create_payment_intent", order, key="same")
@@ -304,6 +323,12 @@ async def test_list_is_cut_into_pages(sandbox: Playground) -> None:
             "3001",
         ),
         ("zoom", "get_recordings", {"meeting": "nope"}, "3301"),
+        (
+            "notion",
+            "get_page",
+            {"page_id": "00000000-0000-4000-8000-000000000000"},
+            "object_not_found",
+        ),
         ("github", "get_issue", REPO | {"issue_number": 9}, "not_found"),
         ("github", "create_comment", REPO | {"issue_number": 9, "body": "x"}, "not_found"),
     ],

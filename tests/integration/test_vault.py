@@ -318,6 +318,7 @@ async def test_other_workspaces_connection_is_not_there(site: Site) -> None:
         ("slack", "revoked"),
         ("github", "revoked"),
         ("stripe", "revoked"),
+        ("notion", "revoked"),
         ("salesforce", "revoked"),
         ("zendesk", "revoked"),
         ("jira", "not_offered"),
