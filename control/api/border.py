@@ -32,6 +32,7 @@ from schemas.errors import (
     DependencyDown,
     InvalidInput,
     NeighbourhoodError,
+    NotFound,
     Problem,
     SecretUnavailable,
     TooLarge,
@@ -110,6 +111,7 @@ class Border:
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
+            _check_path(scope)
             body = await _read(request)
             check_json(body, request.headers)
             again = _replay(body)
@@ -346,6 +348,16 @@ def _deeper(value: object, bound: int) -> bool:
         if not level:
             return False
     return True
+
+
+def _check_path(scope: Scope) -> None:
+    """Refuse an address that no id is in: Postgres takes no NUL, not even to look for one.
+
+    Raises:
+        NotFound: `route_not_found`.
+    """
+    if "\x00" in scope["path"]:
+        raise NotFound("The address holds a NUL character (%00).", code="route_not_found")
 
 
 def _has_nul(value: object) -> bool:

@@ -47,6 +47,12 @@ async def test_unusable_body_is_told_as_a_problem(client, body, status, code):
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("noun", ["api-keys", "executions", "replays", "workflows"])
+async def test_address_with_a_nul_is_not_found(api, noun):
+    answer = await api.call("GET", f"/{noun}/a%00b")
+    assert (answer.status_code, answer.json()["code"]) == (404, "route_not_found")
+
+
 async def test_body_of_another_type_is_told_which_one_to_send(client):
     form = "application/x-www-form-urlencoded"
     answer = await _raw(client, json.dumps(ACME).encode(), **{"Content-Type": form})
