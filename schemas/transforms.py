@@ -87,9 +87,36 @@ def base64_json(value: object) -> object:
         return None
 
 
+def last_segment(value: object) -> object:
+    """Give what stands behind the last slash: `gid://shopify/Product/7` is 7, and so is `7`."""
+    return _text(value).rpartition("/")[2]
+
+
+def cost_wait(value: object) -> object:
+    """Reckon how long a GraphQL call must wait for its cost, in seconds; null where none is told.
+
+    A bucket fills by `restoreRate` points a second; the call wants `requestedQueryCost`.
+    https://shopify.dev/docs/api/usage/limits#the-leaky-bucket-algorithm
+    """
+    cost = value if isinstance(value, Mapping) else {}
+    bucket = cost.get("throttleStatus")
+    found = bucket if isinstance(bucket, Mapping) else {}
+    wanted, there = cost.get("requestedQueryCost"), found.get("currentlyAvailable")
+    rate = found.get("restoreRate")
+    numbers = (wanted, there, rate)
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers) or not rate:
+        return None
+    return max(0.0, (wanted - there) / rate)  # type: ignore[operator]  # numbers, as checked
+
+
 def last_part(value: object) -> object:
     """Give what stands behind the last dot: `#microsoft.graph.chatMessage` is a chatMessage."""
     return _text(value).rpartition(".")[2]
+
+
+def first_label(value: object) -> object:
+    """Give the first part of a host: `acme.myshopify.com` is acme."""
+    return _text(value).partition(".")[0]
 
 
 def lower(value: object) -> object:
@@ -253,13 +280,16 @@ TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
     "base64": base64_text,
     "base64_json": base64_json,
     "body": body_text,
+    "cost_wait": cost_wait,
     "csv": csv,
     "email": as_email,
+    "first_label": first_label,
     "from_base64": from_base64,
     "id": as_id,
     "json": json_text,
     "last_id": last_id,
     "last_part": last_part,
+    "last_segment": last_segment,
     "key_or_id": key_or_id,
     "lower": lower,
     "name_or_id": name_or_id,

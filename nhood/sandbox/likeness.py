@@ -137,7 +137,7 @@ def alike(example: Any, number: int, salt: str, now_s: int) -> Any:  # noqa: ANN
     stamp = re.fullmatch(r"(\d{9,})\.(\d+)", text)
     if stamp:
         return f"{now_s}.{number % 1_000_000:0{len(stamp.group(2))}d}"
-    counted = re.fullmatch(r"(.*[A-Za-z][-_#])(\d+)", text)
+    counted = re.fullmatch(r"(.*[A-Za-z][-_#/])(\d+)", text)
     if counted:
         return f"{counted.group(1)}{int(counted.group(2)) + number}"
     digest = hashlib.blake2b(f"{salt}/{number}".encode(), digest_size=32).digest()

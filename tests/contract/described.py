@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,28 +15,11 @@ from referencing.jsonschema import DRAFT4
 from executors.core.request import Request
 from nhood.sandbox.wire_in import nested
 from schemas.transforms import as_text
+from tests.contract.described_graphql import Fault, GraphDescription, Operation
 
 SPECS = Path(__file__).parents[1] / "specs"
 _BASE = "urn:description"
 _FORM = "application/x-www-form-urlencoded"
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One operation of a description."""
-
-    method: str
-    path: str
-    data: dict[str, Any]
-    parameters: tuple[dict[str, Any], ...]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that the description would not allow: where, and what."""
-
-    place: str
-    message: str
 
 
 class Description:
@@ -301,7 +283,10 @@ def _place(start: str, path: Any) -> str:
 
 
 @cache
-def description_of(slug: str) -> Description | None:
+def description_of(slug: str) -> Description | GraphDescription | None:
     """Load a vendor's description, None where the vendor publishes none."""
+    path = SPECS / f"{slug}.graphql"
+    if path.is_file():
+        return GraphDescription(path.read_text())
     path = SPECS / f"{slug}.json"
     return Description(orjson.loads(path.read_bytes())) if path.is_file() else None

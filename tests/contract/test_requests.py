@@ -17,7 +17,8 @@ from tests.contract.cases import (
     providers,
     run,
 )
-from tests.contract.described import Description, Fault, description_of
+from tests.contract.described import Description, description_of
+from tests.contract.described_graphql import Fault, GraphDescription
 from tests.contract.sample import full_params
 
 
@@ -37,6 +38,8 @@ def _faults(spec: ProviderSpec, action: ActionSpec, params: dict[str, Any]) -> l
         if action.hook is None and operation.data.get("operationId") != action.operation_id:
             faults.append(Fault("operation_id", f"is {operation.data.get('operationId')}"))
         faults += description.request_faults(operation, request)
+        if isinstance(description, GraphDescription):
+            faults += description.example_faults(request, answer.body)
         shortened = VENDORS[spec.slug].shortened
         faults += description.answer_faults(
             operation, answer.status, answer.body, shortened=shortened
