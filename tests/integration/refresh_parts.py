@@ -20,6 +20,7 @@ READS = {
     "zoom": "list_meetings",
     "github": "list_repos",
     "notion": "search",
+    "shopify": "get_shop",
 }
 
 

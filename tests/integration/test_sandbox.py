@@ -123,6 +123,30 @@ async def test_page_is_written_changed_and_put_into_the_trash(sandbox: Playgroun
     assert found.output["results"][0]["id"] == made.vendor_id
 
 
+async def test_product_is_made_changed_listed_and_deleted_over_graphql(sandbox: Playground) -> None:
+    ids = []
+    for number in range(3):
+        params = {"title": f"Socks {number}", "status": "draft", "tags": ["new"]}
+        made = await sandbox.act("shopify", "create_product", params, key=f"k{number}")
+        assert isinstance(made, Succeeded)
+        ids.append(str(made.vendor_id))
+    assert all(one.startswith("gid://shopify/Product/") for one in ids)
+    number = ids[0].rpartition("/")[2]
+    change = {"product_id": number, "title": "Warm socks", "tags": ["warm"]}
+    assert isinstance(await sandbox.act("shopify", "update_product", change), Succeeded)
+    got = await sandbox.act("shopify", "get_product", {"product_id": ids[0]})
+    assert isinstance(got, Succeeded)
+    assert (got.output["title"], got.output["tags"]) == ("Warm socks", ["warm"])
+    listed = await sandbox.act("shopify", "list_products", {"page_size": 2, "max_items": 9})
+    assert isinstance(listed, Succeeded)
+    assert [item["id"] for item in listed.output["nodes"][:3]] == ids[::-1]
+    gone = {"product_id": int(number)}
+    assert isinstance(await sandbox.act("shopify", "delete_product", gone), Succeeded)
+    for action in ("get_product", "delete_product"):
+        missing = await sandbox.act("shopify", action, gone)
+        assert (missing.kind, missing.code) == ("rejected", "not_found")
+
+
 async def test_payment_is_made_once_confirmed_and_found(sandbox: Playground) -> None:
     order = {"amount": 2000, "currency": "eur", "metadata": {"order_id": "6735"}}
     made = await sandbox.act("stripe", "create_payment_intent", order, key="same")

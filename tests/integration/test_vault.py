@@ -319,6 +319,7 @@ async def test_other_workspaces_connection_is_not_there(site: Site) -> None:
         ("github", "revoked"),
         ("stripe", "revoked"),
         ("notion", "revoked"),
+        ("shopify", "revoked"),
         ("salesforce", "revoked"),
         ("zendesk", "revoked"),
         ("jira", "not_offered"),
