@@ -21,6 +21,7 @@ READS = {
     "github": "list_repos",
     "notion": "search",
     "shopify": "get_shop",
+    "hubspot": "list_contacts",
 }
 
 

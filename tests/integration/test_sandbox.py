@@ -147,6 +147,28 @@ async def test_product_is_made_changed_listed_and_deleted_over_graphql(sandbox: 
         assert (missing.kind, missing.code) == ("rejected", "not_found")
 
 
+async def test_deal_hangs_on_its_contact_and_is_found_by_pages(sandbox: Playground) -> None:
+    person = {"email": "ada@acme.example", "properties": {"favourite_colour": "red"}}
+    contact = await sandbox.act("hubspot", "create_contact", person)
+    assert isinstance(contact, Succeeded)
+    for number in range(3):
+        deal = {"name": f"Deal {number}", "amount": 1500, "contact_id": contact.vendor_id}
+        made = await sandbox.act("hubspot", "create_deal", deal, key=f"k{number}")
+        assert isinstance(made, Succeeded)
+    sent = (await sandbox.received("hubspot"))[-1]["body"]
+    assert sent["properties"] == {"dealname": "Deal 2", "amount": "1500"}
+    assert sent["associations"][0]["to"] == {"id": contact.vendor_id}
+    assert len(sent["associations"]) == 1
+    change = {"deal_id": made.vendor_id, "stage": "closedwon"}
+    changed = await sandbox.act("hubspot", "update_deal", change)
+    assert isinstance(changed, Succeeded)
+    assert changed.output["properties"]["dealstage"] == "closedwon"
+    listed = await sandbox.act("hubspot", "list_deals", {"limit": 2, "max_items": 9})
+    assert isinstance(listed, Succeeded)
+    names = [deal["properties"]["dealname"] for deal in listed.output["results"]]
+    assert names[:3] == ["Deal 2", "Deal 1", "Deal 0"]
+
+
 async def test_payment_is_made_once_confirmed_and_found(sandbox: Playground) -> None:
     order = {"amount": 2000, "currency": "eur", "metadata": {"order_id": "6735"}}
     made = await sandbox.act("stripe", "create_payment_intent", order, key="same")

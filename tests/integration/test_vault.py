@@ -320,6 +320,7 @@ async def test_other_workspaces_connection_is_not_there(site: Site) -> None:
         ("stripe", "revoked"),
         ("notion", "revoked"),
         ("shopify", "revoked"),
+        ("hubspot", "revoked"),
         ("salesforce", "revoked"),
         ("zendesk", "revoked"),
         ("jira", "not_offered"),
