@@ -76,3 +76,71 @@ def test_queued_steps_of_cancelled_executions_are_not_called(workspace):
     last = workspace.finished(workspace.post("/queue", {"n": 99})["event_id"])
     assert last["status"] == "succeeded", last
     assert received(workspace, "#queue") == ["number 0", "number 99"]
+
+
+def statuses(execution: dict) -> dict[str, str]:
+    return {e["step"]["step_id"]: e["step"]["status"] for e in execution["timeline"]
+            if e.get("step")}  # fmt: skip
+
+
+def test_what_was_done_is_undone_and_an_error_that_is_dealt_with_is_none(workspace):
+    workspace.connect("slack")
+    announce = {"id": "announce", "provider": "slack", "action": "send_message",
+                "config": {"channel": "#undo", "text": "We have {{name}}"}}  # fmt: skip
+    undo = {
+        "action": "delete_message",
+        "config": {
+            "channel": "{{steps.announce.output.channel}}",
+            "ts": "{{steps.announce.output.ts}}",
+        },
+    }
+    fails = {
+        "id": "file",
+        "action": "jira.create_issue",
+        "config": {  # nobody connected Jira
+            "project": "P",
+            "issue_type": "Task",
+            "summary": "{{name}}",
+        },
+    }
+    tell = {"id": "tell", "provider": "slack", "action": "send_message", "config": {
+        "channel": "#undo", "text": "not filed: {{steps.file.error.code}}"}}  # fmt: skip
+    for path, steps in (
+        ("/undone", [{**announce, "compensate": undo}, fails]),
+        ("/rescued", [{**announce, "compensate": undo}, {**fails, "on_error": "tell"}, tell]),
+    ):
+        workspace.save({"name": path, "trigger": {"type": "webhook", "path": path}, "steps": steps})
+    failed = workspace.finished(workspace.post("/undone", {"name": "Ada"})["event_id"])
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "no_connection")
+    assert statuses(failed) == {
+        "announce": "succeeded",
+        "file": "failed",
+        "announce.compensate": "succeeded",
+    }
+    rescued = workspace.finished(workspace.post("/rescued", {"name": "Bob"})["event_id"])
+    assert rescued["status"] == "succeeded", rescued
+    assert statuses(rescued) == {"announce": "succeeded", "file": "failed", "tell": "succeeded"}
+    assert received(workspace, "#undo")[-1] == "not filed: no_connection"
+
+
+def test_webhook_that_is_delivered_twice_starts_once_and_says_so(workspace):
+    workspace.connect("slack")
+    workspace.save({
+        "name": "Once", "trigger": {"type": "webhook", "path": "/once"},
+        "steps": [{"provider": "slack", "action": "send_message",
+                   "config": {"channel": "#once", "text": "order {{n}}"}}],
+    })  # fmt: skip
+    headers = {"webhook-id": f"msg-{workspace.id}"}
+    first, second = (workspace.post("/once", {"n": 7}, headers=headers) for _ in range(2))
+    assert first["event_id"] == second["event_id"]
+    assert first["offset"] != second["offset"]
+    assert workspace.finished(first["event_id"])["status"] == "succeeded"
+
+    def both() -> bool:
+        shown = workspace.call("GET", f"{workspace.path}/events/{first['event_id']}").json()
+        return [place["offset"] for place in shown["repeats"]] == [second["offset"]]
+
+    wait_for(both, "the second delivery's outcome")
+    listed = workspace.call("GET", f"{workspace.path}/executions").json()["items"]
+    assert len(listed) == 1
+    assert received(workspace, "#once") == ["order 7"]
