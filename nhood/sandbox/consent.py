@@ -19,6 +19,7 @@ from html import escape
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit, urlunsplit
 
+from nhood.sandbox.accounts import ACCOUNT_DEFAULT, account_forms
 from nhood.sandbox.acting import token_of, who
 from nhood.sandbox.entered import client_of
 from nhood.sandbox.grants import CODE_LIFE_S, Code, Tokens
@@ -27,7 +28,6 @@ from nhood.sandbox.wire_in import HTML, Answer, Incoming, json_answer
 from schemas.expression import ABSENT, Template
 from token_vault.apps import TEST_APP
 
-ACCOUNT_DEFAULT: Final = "sandbox"
 _ACCOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,60}")
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
@@ -373,21 +373,7 @@ def _usual(vendor: Vendor, said: Mapping[str, Any]) -> dict[str, Any]:
 
 def _roots(world: World, vendor: Vendor, key: str, scopes: list[str]) -> dict[str, Any]:
     """Give what the sheet's OAuth answers read: the account, in the forms that vendors use."""
-    digest = hashlib.blake2b(f"{vendor.spec.slug}/{key}".encode(), digest_size=32).digest()
-    letters = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
-    code = "".join(letters[byte % 32] for byte in digest[:15])
-    words = digest.hex()
-    uuid = "-".join((words[:8], words[8:12], f"4{words[13:16]}", f"8{words[17:20]}", words[20:32]))
     return {
-        "account": {
-            "key": key,
-            "name": "Sandbox" if key == ACCOUNT_DEFAULT else key,
-            "slug": re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-"),
-            "code": code[:8],
-            "code15": code,
-            "number": int.from_bytes(digest[:4], "big") + 1_000_000,
-            "uuid": uuid,
-            "scopes": scopes,
-        },
+        "account": account_forms(vendor.spec.slug, key, scopes),
         "now_ms": str(int(world.clock() * 1000)),
     }

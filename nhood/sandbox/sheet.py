@@ -35,6 +35,8 @@ errors then look as the standards say. The file says how this vendor's look:
       - {param: channel, resource: channels, by: name, strip: "#", pattern: …, accept: …}
     routes:                     further addresses, such as upload hosts
       - {method: POST, path: "/upload/v1/{id}", status: 200, text: OK}
+    events:                     what the vendor's webhooks look like, by event name
+      issues: {headers: {x-github-event: issues}, body: {...}}     see nhood/sandbox/sample.py
 """
 
 import re
@@ -45,6 +47,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
+from nhood.sandbox.sample import EventSample, read_sample
 from schemas.errors import InvalidInput
 from schemas.expression import Condition, Tree
 from schemas.provider_file import expanded
@@ -57,7 +60,7 @@ _KEYS: Final = {
     "oauth": {"token", "refresh", "account", "error", "prefix", "reuse"},
     "errors": {"unauthorised", "invalid", "not_found", "forbidden", "idempotency"},
 }
-_TOP: Final = {*_KEYS, "resources", "actions", "references", "routes"}
+_TOP: Final = {*_KEYS, "resources", "actions", "references", "routes", "events"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,7 @@ class Sheet:
     actions: Mapping[str, ActionSheet]
     references: tuple[ReferenceSheet, ...]
     routes: tuple[RouteSheet, ...]
+    events: Mapping[str, EventSample]
     # provider.yaml as it is written: compiled templates do not tell their shape
     source: Mapping[str, Any] = field(repr=False)
 
@@ -194,6 +198,7 @@ def read_sheet(folder: Path) -> Sheet:
             RouteSheet(item["method"], item["path"], _shape(item, 200))
             for item in data.get("routes", ())
         ),
+        events={name: read_sample(name, item) for name, item in data.get("events", {}).items()},
         source=source,
     )
 

@@ -6,6 +6,9 @@ pages:       by action or "*": what an answer says where a list goes on (`more`,
 shortened:   true where the examples leave out fields that the description requires of answers
 departures:  where we depart from the vendor's description, each with the reason; each must
              be needed (shell patterns in `action` and `place`)
+read, write: names of a harmless action that needs a token, and of one that makes something; their
+             examples are run through the whole product
+story:       what the sandbox's vendor is told, step by step; see tests/contract/story.py
 """
 
 from collections.abc import Mapping
@@ -17,6 +20,7 @@ from typing import Any
 import yaml
 
 from schemas.provider import ProviderSpec
+from tests.contract.story import Step, read_step
 
 VENDORS = Path(__file__).parent / "vendors"
 
@@ -56,6 +60,9 @@ class Vendor:
     pages: Mapping[str, Ends]
     departures: tuple[Departure, ...]
     shortened: bool = False
+    read: str | None = None
+    write: str | None = None
+    story: tuple[Step, ...] = ()
 
     def ends(self, action: str) -> Ends:
         """Give what this action's answers say of further pages."""
@@ -69,7 +76,8 @@ def read_vendor(slug: str) -> Vendor:
     data = yaml.safe_load((VENDORS / f"{slug}.yaml").read_text()) or {}
     departures = tuple(Departure(slug, **one) for one in data.pop("departures", ()))
     pages = {name: Ends(**ends) for name, ends in data.pop("pages", {}).items()}
-    return Vendor(data.pop("variables", {}), pages, departures, **data)
+    story = tuple(read_step(step) for step in data.pop("story", ()))
+    return Vendor(data.pop("variables", {}), pages, departures, story=story, **data)
 
 
 def told_by_customer(spec: ProviderSpec) -> dict[str, str]:

@@ -4,25 +4,29 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
+import yaml
+
+from nhood.sandbox.sheet import FILE
+from schemas.provider import ProviderSpec, providers_folder
+from tests.contract.cases import VENDORS
 from tests.integration.sandbox_parts import CATALOGUE
 from tests.integration.vault_parts import Site
 from token_vault.store import Connection
 from token_vault.tokens import Credential, TokenSource
 from wire.clock import now
 
+
+def _refreshes(spec: ProviderSpec) -> bool:
+    """Whether the sandbox's vendor hands out refresh tokens (Slack's usual apps have none)."""
+    if spec.auth.kind != "oauth2" or spec.auth.refresh == "none":
+        return False
+    sheet = providers_folder() / spec.slug / FILE
+    oauth = yaml.safe_load(sheet.read_bytes()).get("oauth", {}) if sheet.is_file() else {}
+    return "token" not in oauth or "grant.refresh_token" in repr(oauth["token"])
+
+
 # A harmless look at each vendor whose tokens are refreshed.
-READS = {
-    "jira": "list_projects",
-    "zendesk": "list_tickets",
-    "salesforce": "query",
-    "gmail": "list_messages",
-    "microsoft_teams": "list_teams",
-    "zoom": "list_meetings",
-    "github": "list_repos",
-    "notion": "search",
-    "shopify": "get_shop",
-    "hubspot": "list_contacts",
-}
+READS = {spec.slug: VENDORS[spec.slug].read or "" for spec in CATALOGUE if _refreshes(spec)}
 
 
 async def credential_of(site: Site, slug: str, tokens: TokenSource | None = None) -> Credential:
