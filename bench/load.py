@@ -1,8 +1,8 @@
 """The load: sends webhooks over kept-alive connections, in a process of its own.
 
-`python -m bench.load '{"port": 8080, "path": "/…", "phase": 1, "count": 1000, "connections": 32}'`
+`python -m bench.load '{"port": 8080, "path": "/…", "phase": 1, "count": 9, "connections": 3}' OUT`
 sends as fast as answers come; with `"rate": 50` at that steady rate whatever the answers do (open
-loop: a slow answer does not slow the sender, so waiting is not hidden). Prints one JSON object:
+loop: a slow answer does not slow the sender, so waiting is not hidden). Writes one JSON object:
 
     sent_ns      when each was sent; at a rate when each was due
     answered_ns  when its 202 came
@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import orjson
 import uvloop
@@ -127,4 +128,4 @@ class Load:
 
 if __name__ == "__main__":
     found = uvloop.run(Load(Job(**orjson.loads(sys.argv[1]))).run())
-    sys.stdout.buffer.write(orjson.dumps(found, default=dict))
+    Path(sys.argv[2]).write_bytes(orjson.dumps(found, default=dict))

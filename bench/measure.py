@@ -2,9 +2,11 @@
 
 import asyncio
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -58,12 +60,13 @@ def percentiles(values: list[float]) -> dict[str, float]:
 
 async def drive(job: Job, double_url: str) -> Outcome:
     """Send a load and wait for its calls."""
-    command = (sys.executable, "-m", "bench.load", orjson.dumps(asdict(job)).decode())
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    told, _ = await process.communicate()
-    if process.returncode != 0:
-        raise RuntimeError("the load could not be sent; its error stands above")
-    sent = orjson.loads(told)
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "sent.json"
+        command = (sys.executable, "-m", "bench.load", orjson.dumps(asdict(job)).decode(), told)
+        process = await asyncio.create_subprocess_exec(*command)
+        if await process.wait() != 0:
+            raise RuntimeError("the load could not be sent; its error stands above")
+        sent = orjson.loads(told.read_bytes())
     async with httpx.AsyncClient(base_url=double_url, timeout=60) as client:
         await _wait_for_calls(client, job)
         calls = (await client.get("/__calls", params={"phase": job.phase})).json()
