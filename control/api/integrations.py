@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from control.api.shapes import failures
 from schemas.access import needs
 from schemas.provider import ActionSpec, Catalogue, ProviderSpec
+from schemas.tiers import standing
 
 
 class ActionShape(BaseModel):
@@ -84,6 +85,7 @@ class IntegrationShape(BaseModel):
     connect: list[ConnectField]
     credentials: list[CredentialWay]
     limits: list[LimitShape]
+    tier: Literal["bronze", "silver", "gold"]
     actions: list[ActionShape]
 
 
@@ -186,6 +188,7 @@ def _shape(spec: ProviderSpec) -> IntegrationShape:
             )
             for limit in spec.limits
         ],
+        tier=standing(spec).tier,
         actions=[_action(action) for action in spec.actions.values()],
     )
 

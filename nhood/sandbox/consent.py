@@ -195,7 +195,7 @@ def _exchange(world: World, vendor: Vendor, asked: Mapping[str, str]) -> Answer:
         verifier = asked.get("code_verifier", "")
         if _VERIFIER.fullmatch(verifier) is None or _challenge(verifier) != code.challenge:
             return _error(vendor, "invalid_grant", "code_verifier does not fit")
-    refresh = auth.refresh != "none" and _answers_refresh(vendor)
+    refresh = auth.refresh != "none" and answers_refresh(vendor)
     tokens = world.grants.issue(
         text, code, vendor.sheet.prefix, auth.access_token_seconds, refresh=refresh
     )
@@ -326,7 +326,7 @@ def _error(vendor: Vendor, code: str, message: str, status: int | None = None) -
     return answer
 
 
-def _answers_refresh(vendor: Vendor) -> bool:
+def answers_refresh(vendor: Vendor) -> bool:
     """Say whether this vendor's token answer carries a refresh token at all."""
     tree = vendor.sheet.token
     return tree is None or any("refresh_token" in path.source for path in tree.paths)

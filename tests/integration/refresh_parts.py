@@ -4,12 +4,11 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
-import yaml
-
-from nhood.sandbox.sheet import FILE
-from schemas.provider import ProviderSpec, providers_folder
+from nhood.sandbox.consent import answers_refresh
+from schemas.provider import ProviderSpec
 from tests.contract.cases import VENDORS
 from tests.integration.sandbox_parts import CATALOGUE
+from tests.integration.sandbox_parts import VENDORS as SANDBOXED
 from tests.integration.vault_parts import Site
 from token_vault.store import Connection
 from token_vault.tokens import Credential, TokenSource
@@ -20,9 +19,7 @@ def _refreshes(spec: ProviderSpec) -> bool:
     """Whether the sandbox's vendor hands out refresh tokens (Slack's usual apps have none)."""
     if spec.auth.kind != "oauth2" or spec.auth.refresh == "none":
         return False
-    sheet = providers_folder() / spec.slug / FILE
-    oauth = yaml.safe_load(sheet.read_bytes()).get("oauth", {}) if sheet.is_file() else {}
-    return "token" not in oauth or "grant.refresh_token" in repr(oauth["token"])
+    return answers_refresh(SANDBOXED[spec.slug])
 
 
 # A harmless look at each vendor whose tokens are refreshed.

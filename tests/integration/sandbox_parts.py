@@ -12,13 +12,12 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 
-from executors.core.action import call
 from executors.core.outcome import Outcome
-from executors.core.request import Request, Response
+from nhood.providers.trying import Trial
 from nhood.sandbox.app import Sandbox, build_app, build_server
 from nhood.sandbox.entered import PASTED_TOKEN
 from nhood.sandbox.vendor import build_vendors
-from schemas.provider import Catalogue, ProviderSpec, load_catalogue
+from schemas.provider import Catalogue, load_catalogue
 from schemas.settings import Settings
 from tests.contract.vendor import read_vendor, told_by_customer
 from token_vault import endpoints
@@ -55,36 +54,9 @@ class Playground:
         key: str = "effect-1",
     ) -> Outcome:
         """Carry an action out as an executor would and give its outcome."""
-        spec = CATALOGUE.get(slug)
-        variables = ACCOUNT.get(slug, {})
-        steps = call(spec, spec.action(action), params, variables, key)
-        try:
-            request = next(steps)
-            while True:
-                request = steps.send(await self.send(spec, request, token, variables))
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-
-    async def send(
-        self, spec: ProviderSpec, request: Request, token: str, variables: Mapping[str, str]
-    ) -> Response:
-        """Send one request to where test mode sends it."""
-        content, kind = request.payload()
-        headers = dict(request.headers)
-        if kind is not None:
-            headers["content-type"] = kind
-        if request.with_token:
-            name, template = spec.auth.token_header
-            headers[name] = template.text({"token": token})
-        usual = spec.api.base_url.text({"connection": spec.connection(variables)}).rstrip("/")
-        url = request.full_url
-        if url.startswith(usual):
-            base = endpoints.base_url(spec, "test", variables, self.settings)
-            url = base + url[len(usual) :]
-        else:
-            url = endpoints.resolve(url, spec, "test", self.settings)
-        answer = await self.client.request(request.method, url, headers=headers, content=content)
-        return Response(answer.status_code, answer.headers, answer.content, 0.0)
+        account = ACCOUNT.get(slug, {})
+        trial = Trial(CATALOGUE.get(slug), self.client, self.settings, account, token)
+        return await trial.act(action, params, key)
 
     async def fault(self, slug: str, action: str, fault: dict[str, Any], **more: Any) -> None:
         """Let the next call of an action go wrong."""
