@@ -73,6 +73,11 @@ async def publisher(kafka_topics):
     await found.close()
 
 
+def open_client(url):
+    # hundreds of posts at once wait for one of its connections
+    return httpx.AsyncClient(base_url=url, timeout=60)
+
+
 @pytest.fixture
 async def listeners(kafka_topics):
     found = FollowedListeners(kafka_topics, "test-ingest")
@@ -83,7 +88,7 @@ async def listeners(kafka_topics):
 
 @pytest.fixture
 async def client(publisher, listeners):
-    async with served(publisher, listeners) as url, httpx.AsyncClient(base_url=url) as found:
+    async with served(publisher, listeners) as url, open_client(url) as found:
         yield found
 
 
@@ -166,7 +171,7 @@ async def test_nothing_is_accepted_while_the_broker_is_away(listeners, unused_tc
     away = KafkaPublisher(f"127.0.0.1:{unused_tcp_port}", "test-away", delivery_timeout_ms=500)
     await away.start()
     try:
-        async with served(away, listeners) as url, httpx.AsyncClient(base_url=url) as client:
+        async with served(away, listeners) as url, open_client(url) as client:
             one = await client.post(f"/webhooks/{WS}/a", json={})
             many = await client.post(
                 f"/api/v1/workspaces/{WS}/events", json={"events": [{"type": "a"}] * 3}

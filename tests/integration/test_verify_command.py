@@ -117,10 +117,13 @@ async def test_statement_is_checked_without_any_server(desk, settings, database,
             )
         begin = now().replace(minute=0)
         await statements.issue(ports, begin)
-        await watch.tick()
-        at["now"] = 61.0
-        await watch.tick()
-        assert await statements.issue(ports, begin + timedelta(hours=1, minutes=5)) == 1
+        issued = 0
+        for look in range(500):  # other tests' events stand before ours
+            at["now"] = 61.0 * look
+            await watch.tick()
+            if issued := await statements.issue(ports, begin + timedelta(hours=1, minutes=5)):
+                break
+        assert issued == 1
         async with pool.connection() as on:
             cursor = await on.execute(
                 "SELECT body, signature, public_key FROM statements JOIN statement_keys k"

@@ -11,6 +11,7 @@ NOT_SEALED = {
     "api_keys.digest",
     "connect_sessions.browser",
     "connect_sessions.digest",
+    "deliveries.key",
     "effects.result",
     "idempotency_keys.fingerprint",
     "invitations.digest",
