@@ -6,6 +6,8 @@ pages:       by action or "*": what an answer says where a list goes on (`more`,
 shortened:   true where the examples leave out fields that the description requires of answers
 departures:  where we depart from the vendor's description, each with the reason; each must
              be needed (shell patterns in `action` and `place`)
+credentials: {field: value}      what is entered where no consent leads to a connection; a field
+             that is not told gets `sandbox_token`
 read, write: names of a harmless action that needs a token, and of one that makes something; their
              examples are run through the whole product
 story:       what the sandbox's vendor is told, step by step; see tests/contract/story.py
@@ -60,6 +62,7 @@ class Vendor:
     pages: Mapping[str, Ends]
     departures: tuple[Departure, ...]
     shortened: bool = False
+    credentials: Mapping[str, str] = field(default_factory=dict)
     read: str | None = None
     write: str | None = None
     story: tuple[Step, ...] = ()
