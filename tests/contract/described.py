@@ -168,7 +168,7 @@ class Description:
         self, parameter: dict[str, Any], values: list[str], place: str
     ) -> Iterator[Fault]:
         """Check text values by a parameter's schema, read back as its type."""
-        schema = parameter.get("schema", parameter)
+        schema = self._resolve(parameter.get("schema", parameter))
         kind = schema.get("type")
         read = [_typed(value, schema.get("items", schema).get("type")) for value in values]
         if any(value is None for value in read):
