@@ -179,7 +179,8 @@ def _start(doing: "Act", limit: int, items: Sequence[Any]) -> int:
     if pages is None or value is None:
         return 0
     if pages.step == "page":
-        return max(0, int(value) - 1) * limit
+        first = doing.plan.spec.defaults.get(str(pages.param), 1)  # ClickUp counts from 0
+        return max(0, int(value) - int(first)) * limit
     if pages.step == "offset":
         return max(0, int(value))
     if _is_keyset(pages):
