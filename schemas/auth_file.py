@@ -199,6 +199,7 @@ def _account(data: Mapping[str, Any], place: str, reader: Reader) -> AccountStep
     return AccountStep(
         request=read_step(request, f"{place}.request", reader) if request else None,
         each=reader.optional_template(data, "each", place, _ACCOUNT),
+        each_when=reader.optional_condition(data, "each_when", place),
         id=reader.optional_template(data, "id", place, _ACCOUNT),
         name=reader.optional_template(data, "name", place, _ACCOUNT),
         variables=reader.templates(data.get("variables", {}), f"{place}.variables", _ACCOUNT),

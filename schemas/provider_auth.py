@@ -70,6 +70,7 @@ class AccountStep:
     Attributes:
         each: Path of the list of accounts where one grant can cover several, else None; the other
             templates then read one entry of it as `body`.
+        each_when: Holds for those entries that are accounts of this provider; None: for all.
     """
 
     request: HttpStep | None
@@ -77,6 +78,7 @@ class AccountStep:
     name: Template | None
     variables: Mapping[str, Template]
     each: Template | None = None
+    each_when: Condition | None = None
     error_when: Condition | None = None
 
 

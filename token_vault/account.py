@@ -93,8 +93,10 @@ async def look_up(
     if step.request is not None:
         roots |= await _ask(client, visit, step, step.request)
     if step.each is not None:
-        accounts = step.each.find(roots)
-        if not isinstance(accounts, list) or not accounts:
+        told = step.each.find(roots)
+        listed = told if isinstance(told, list) else []
+        accounts = [one for one in listed if _is_ours(step, roots, one)]
+        if not accounts:
             raise Conflict(
                 f"{visit.spec.name} granted access, but to no account; choose one on its consent"
                 " page, or ask its administrator for access.",
@@ -102,6 +104,11 @@ async def look_up(
             )
         return [_whose(step, {**roots, "body": account}) for account in accounts]
     return [_whose(step, roots)]
+
+
+def _is_ours(step: AccountStep, roots: Roots, account: object) -> bool:
+    """Say whether a grant's account is one of this provider: Basecamp's grants cover HEY, too."""
+    return step.each_when is None or step.each_when.holds({**roots, "body": account})
 
 
 def _whose(step: AccountStep, roots: Roots) -> Whose:
