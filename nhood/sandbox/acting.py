@@ -221,8 +221,10 @@ def _do(doing: Act) -> Answer:
         return paging.listed(doing) if kind == "list" else _plain(doing)
     if plan.sheet.upsert:
         return _upsert(doing)
-    shelf = doing.account.shelf(plan.spec.resource)
-    record = shelf.find(doing.params.get(plan.id_param or ""))
+    named = doing.params.get(plan.id_param or "")
+    shelves = [doing.account.shelf(kind) for kind in (plan.spec.resource, *plan.sheet.also)]
+    shelf = next((shelf for shelf in shelves if shelf.find(named) is not None), shelves[0])
+    record = shelf.find(named)
     if record is None:
         return doing.missing()
     if kind == "delete":

@@ -29,6 +29,7 @@ errors then look as the standards say. The file says how this vendor's look:
         refuse: [{when: CEL over params and body, status, body}]
         match: {ts: [ts, thread_ts]}   of a list: a param, and the fields of which one must equal it
         upsert: true            makes what is not there
+        also: [todos]           of a deletion: further kinds of things that it ends
         soql: true              the list is asked for by a query
         mime: raw               request's field that holds an e-mail, which is shown taken apart
     references:                 params that name a thing of the account
@@ -91,6 +92,7 @@ class ActionSheet:
     refuse: tuple[Refusal, ...] = ()
     not_found: Shape | None = None
     upsert: bool = False
+    also: tuple[str, ...] = ()
     page: Mapping[str, str] = field(default_factory=dict)
     match: Mapping[str, list[str]] = field(default_factory=dict)
     soql: bool = False
@@ -260,6 +262,7 @@ def _action(data: Mapping[str, Any]) -> ActionSheet:
         ),
         not_found=_shape(data["not_found"], 404) if "not_found" in data else None,
         upsert=data.get("upsert", False),
+        also=tuple(data.get("also", ())),
         page=data.get("page", {}),
         match=data.get("match", {}),
         soql=data.get("soql", False),
