@@ -1,0 +1,1 @@
+"""Pipedrive, as data in provider.yaml."""
