@@ -193,7 +193,7 @@ class Driver:
         if gate.passes():
             return Permit(gate, 0)
         before = now_us()
-        passed = await _aside(turn, gate.wait(_left_s(command)))
+        passed = await aside(turn, gate.wait(_left_s(command)))
         return Permit(gate, (now_us() - before) // 1_000) if passed else None
 
     async def run(  # noqa: PLR0913 - what there is to know of a step
@@ -255,7 +255,7 @@ class Driver:
             if held > HELD_MAX_MS and command.order_key is None:
                 later = waited
                 break
-            await _aside(turn, asyncio.sleep(waited / 1000))
+            await aside(turn, asyncio.sleep(waited / 1000))
         connection = trip.credential.connection_id if trip.credential else command.connection_id
         return Carried(
             outcome,
@@ -395,7 +395,7 @@ class Driver:
         clock = asyncio.get_running_loop().time
         left = (timeout.when() or clock()) - clock()
         timeout.reschedule(None)
-        if not await _aside(trip.turn, gate.wait(_left_s(trip.command), first=False)):
+        if not await aside(trip.turn, gate.wait(_left_s(trip.command), first=False)):
             raise TimeoutError
         timeout.reschedule(clock() + left)
 
@@ -458,7 +458,7 @@ def _no_credential(trip: _Trip, error: NeighbourhoodError) -> Outcome:
     return made(code=error.code, message=error.public, detail=error.detail)
 
 
-async def _aside(turn: Turn | None, wait: Awaitable[Waited]) -> Waited:
+async def aside(turn: Turn | None, wait: Awaitable[Waited]) -> Waited:
     """Wait without a turn."""
     return await (wait if turn is None else turn.without(wait))
 

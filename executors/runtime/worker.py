@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from executors.core.result import Carried, from_record, record_of, refused, step_finished
-from executors.runtime.driver import Driver, Turn, checks
+from executors.runtime.driver import Driver, Turn, aside, checks
 from executors.runtime.later import later
 from executors.runtime.ledger import Begun, Done, Entry, Fresh, Ledger, Waiting
 from executors.runtime.parking import Parking, why
@@ -130,18 +130,24 @@ class Worker:
         if job.lane is not None and await self._waits_in_order(job, job.lane, command):
             return None
         return await self._alone(
-            command.effect_key, lambda: self._result(job, command, (provider, action), turn)
+            command.effect_key, turn, lambda: self._result(job, command, (provider, action), turn)
         )
 
     def _refused(self, taken: Taken, command: RequestStep, code: str, message: str) -> StepFinished:
         return refused(command, taken.stored.place, code, message, now_us())
 
     async def _alone(
-        self, effect_key: str, work: Callable[[], Awaitable[StepFinished | None]]
+        self,
+        effect_key: str,
+        turn: Turn | None,
+        work: Callable[[], Awaitable[StepFinished | None]],
     ) -> StepFinished | None:
-        """Let the same effect be worked on once at a time; the second one finds it recorded."""
+        """Let the same effect be worked on once at a time; the second one finds it recorded.
+
+        It waits without its turn: the first one may need that to go on.
+        """
         while (other := self._effects.get(effect_key)) is not None:
-            await asyncio.wait([other])
+            await aside(turn, asyncio.wait([other]))
         mine = self._effects[effect_key] = asyncio.get_running_loop().create_future()
         try:
             return await work()
