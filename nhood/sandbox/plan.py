@@ -14,7 +14,7 @@ import orjson
 
 from nhood.sandbox.sheet import ActionSheet, Kind, ResourceSheet, Sheet
 from nhood.sandbox.wire_in import Incoming
-from schemas.expression import ABSENT, Template
+from schemas.expression import ABSENT, SPREAD, Template
 from schemas.provider import ActionSpec
 from schemas.provider_file import ITEMS_PARAM
 
@@ -177,8 +177,10 @@ def _walk(raw: Mapping[str, Any], declared: Iterable[str]) -> tuple[list[Leaf], 
     for place, tree in parts:
         for path, value in _nodes(tree, ()):
             names = tuple(dict.fromkeys(_PARAM.findall(value))) if isinstance(value, str) else ()
-            if names and path and path[-1] == "...":  # spread: whatever stands around it
-                leaves.append(Leaf(place, path[:-1], None, names))
+            whole = bool(path) and path[-1] == SPREAD  # whatever stands around it
+            path = tuple(step for step in path if step != SPREAD)
+            if names and whole:
+                leaves.append(Leaf(place, path, None, names))
             elif names:
                 leaves.append(Leaf(place, path, _plain(value), names))
             elif place != "header" and not (isinstance(value, str) and "${" in value):
