@@ -169,6 +169,11 @@ class Description:
     ) -> Iterator[Fault]:
         """Check text values by a parameter's schema, read back as its type."""
         schema = self._resolve(parameter.get("schema", parameter))
+        choices = [*schema.get("oneOf", ()), *schema.get("anyOf", ())]
+        if choices:
+            tried = [list(self._text_faults({"schema": c}, values, place)) for c in choices]
+            yield from min(tried, key=len)
+            return
         kind = schema.get("type")
         read = [_typed(value, schema.get("items", schema).get("type")) for value in values]
         if any(value is None for value in read):

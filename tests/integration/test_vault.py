@@ -19,7 +19,7 @@ from token_vault.root import open_provider
 from token_vault.store import Owner
 from token_vault.vault import Vault
 
-VENDORS = [spec.slug for spec in CATALOGUE]
+VENDORS = [spec.slug for spec in CATALOGUE if spec.auth.ways_by_consent]
 AUTH_URL = "/api/v1/integrations/auth-url"
 EXCHANGE = "/api/v1/integrations/exchange"
 OWN_CALLBACK = "https://acme.example/oauth/back"
