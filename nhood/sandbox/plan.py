@@ -93,12 +93,17 @@ class Plan:
     items: WirePath | None
 
     def fits(self, incoming: Incoming) -> int:
-        """Say how many of the fixed parts are as they should be; -1 where one is not."""
+        """Say how well the fixed parts fit: one up for each that is there, one down for each not.
+
+        A part that is another than it should be counts for more than all of them.
+        """
+        score = 0
         for place, path, value in self.constants:
             found = dig(_part(incoming, place, {}), path)
             if found is not ABSENT and str(found) != str(value):
-                return -1
-        return len(self.constants)
+                return -len(self.constants) - 1
+            score += -1 if found is ABSENT else 1
+        return score
 
     def read(self, incoming: Incoming, groups: Mapping[str, str]) -> dict[str, Any]:
         """Give the params that the request holds; those that are transformed as they came."""
