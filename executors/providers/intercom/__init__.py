@@ -1,0 +1,1 @@
+"""Intercom, as data in provider.yaml."""
