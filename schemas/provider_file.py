@@ -7,7 +7,7 @@ each other meet. Every problem of a file is told at once.
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from schemas.provider import (
     RequestSpec,
     RetryHint,
 )
+from schemas.provider_cache import Cached
 from schemas.settings import ProviderOverride
 
 ITEMS_PARAM: Final = "max_items"
@@ -67,11 +68,15 @@ def read_provider(path: Path, override: ProviderOverride) -> ProviderSpec:
         InvalidInput: With every problem of the file.
     """
     name = f"{path.parent.name}/{path.name}"
-    data = expanded(_parse(path, name))
+    source = path.read_bytes()
+    cached = Cached(path, source)
+    known = cached.find()
+    data = expanded(_parse(source, name)) if known is None else known
     auth = data["auth"]
     reader = Reader(name, auth.get("variables", {}))
     if data["slug"] != path.parent.name:
         reader.wrong("slug", f"is {data['slug']!r}, but the folder is {path.parent.name!r}")
+    actions = Actions(data["actions"], path.parent, reader)
     spec = ProviderSpec(
         slug=data["slug"],
         name=data["name"],
@@ -83,23 +88,60 @@ def read_provider(path: Path, override: ProviderOverride) -> ProviderSpec:
         api=_api(data["api"], reader, override),
         limits=tuple(_limit(item) for item in data.get("limits", ())),
         errors=_rules(data["errors"], "errors", reader),
-        actions={
-            key: _action(key, action, reader, path.parent)
-            for key, action in data["actions"].items()
-        },
+        actions=actions,
         triggers=data.get("triggers"),
         folder=path.parent,
         hooks=Hooks(data["slug"], path.parent / "hooks.py"),
     )
-    _check_names(spec, reader)
+    if known is None:
+        _check_names(spec, reader)
     if reader.problems:
         raise _invalid(name, reader.problems)
+    if known is None:
+        cached.keep(data)
     return spec
 
 
-def _parse(path: Path, name: str) -> Mapping[str, Any]:
+class Actions(Mapping[str, ActionSpec]):
+    """The actions of a provider, each compiled when it is first asked for.
+
+    A process uses few of the thousand that there are. What is wrong with one is noted in `reader`.
+    """
+
+    __slots__ = ("_data", "_folder", "_made", "_reader")
+
+    def __init__(self, data: Mapping[str, Any], folder: Path, reader: Reader) -> None:
+        self._data = data
+        self._folder = folder
+        self._reader = reader
+        self._made: dict[str, ActionSpec] = {}
+
+    def __getitem__(self, name: str) -> ActionSpec:
+        """Give an action."""
+        made = self._made.get(name)
+        if made is None:
+            reader = Reader(self._reader.file, self._reader.variables)  # threads may come together
+            made = _action(name, self._data[name], reader, self._folder)
+            self._reader.problems.extend(reader.problems)
+            self._made[name] = made
+        return made
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names, in the file's order."""
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self._data)
+
+    def __contains__(self, name: object) -> bool:
+        """Say whether there is one of this name; compiles nothing."""
+        return name in self._data
+
+
+def _parse(source: bytes, name: str) -> Mapping[str, Any]:
     try:
-        data = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - a safe loader
+        data = yaml.load(source, _Loader)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
         line = f" line {place.line + 1}" if place else ""
