@@ -105,6 +105,12 @@ class Plan:
             score += -1 if found is ABSENT else 1
         return score
 
+    def lacks(self, incoming: Incoming) -> int:
+        """Count the required params that are not where they would stand, the path's aside."""
+        wanted = [leaf for leaf in self.leaves if leaf.plain in self.required]
+        parts = [leaf for leaf in wanted if leaf.place != "path"]
+        return sum(dig(_part(incoming, leaf.place, {}), leaf.path) is ABSENT for leaf in parts)
+
     def read(self, incoming: Incoming, groups: Mapping[str, str]) -> dict[str, Any]:
         """Give the params that the request holds; those that are transformed as they came."""
         params: dict[str, Any] = {}

@@ -110,8 +110,9 @@ class Vendor:
 
 
 def _best(routes: list[Route], incoming: Incoming) -> Route:
-    def score(route: Route) -> int:
-        return route.plan.fits(incoming) if route.plan is not None else 0
+    def score(route: Route) -> tuple[int, int]:
+        plan = route.plan
+        return (plan.fits(incoming), -plan.lacks(incoming)) if plan is not None else (0, 0)
 
     return max(routes, key=score)
 

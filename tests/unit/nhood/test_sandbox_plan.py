@@ -38,3 +38,19 @@ def test_request_is_the_action_whose_fixed_parts_it_has(
     assert found is not None
     assert found.route.plan is not None
     assert found.route.plan.spec.id == action
+
+
+@pytest.mark.parametrize(
+    ("body", "action"),
+    [({"fields": {"Name": "x"}}, "create_record"), ({"records": []}, "create_records")],
+)
+def test_request_is_the_action_whose_required_params_it_holds(
+    body: dict[str, object], action: str
+) -> None:
+    headers = {"content-type": "application/json"}
+    path = "/v0/appLkNDICXNqxSDhG/Goods"
+    incoming = Incoming("airtable", "POST", path, "", headers, orjson.dumps(body))
+    found = VENDORS["airtable"].find(incoming)
+    assert found is not None
+    assert found.route.plan is not None
+    assert found.route.plan.spec.id == action

@@ -1,0 +1,1 @@
+"""Airtable, as data in provider.yaml."""
