@@ -64,7 +64,13 @@ def _way(
     reader.credentials = frozenset(item.name for item in credentials)
     header, _, value = data.get("token_header", _BASIC).partition(": ")
     account, signing, basic = data.get("account"), data.get("signing"), data.get("basic")
-    if data["kind"] == "client_credentials" and not reader.credentials >= _CLIENT:
+    signs_in = (
+        reader.tree(data["token_json"], f"{place}.token_json", _ENTERED)
+        if "token_json" in data
+        else None
+    )
+    is_client = data["kind"] == "client_credentials" and signs_in is None
+    if is_client and not reader.credentials >= _CLIENT:
         reader.wrong(f"{place}.credentials", "lack client_id and client_secret")
     is_entered = credentials and data["kind"] != "client_credentials"
     if is_entered and "request" not in (account or {}):
@@ -102,6 +108,7 @@ def _way(
         signing=_signing(signing, f"{place}.signing", reader) if signing else None,
         alternatives=alternatives,
         token_headers=data.get("token_headers", {}),
+        token_json=signs_in,
     )
     reader.credentials = frozenset()
     return found

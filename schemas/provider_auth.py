@@ -150,6 +150,8 @@ class AuthSpec:
             Templates over token, credentials, basic and connection.
         token_params: Extra fixed fields of the code exchange; `refresh_params` of the refresh.
         token_headers: Headers that the token endpoint wants besides.
+        token_json: Body of a sign-in of the vendor's own, which stands in for client credentials;
+            a template over credentials and connection.
         credentials: What the customer enters; none for a consent.
         revoke_ends: What a revocation ends: this `grant`, or all of the `account` with this app.
         basic: User and password of HTTP basic; encoded they are `${basic}`.
@@ -184,6 +186,7 @@ class AuthSpec:
     signing: Signing | None = None
     alternatives: tuple["AuthSpec", ...] = ()
     token_headers: Mapping[str, str] = field(default_factory=dict)
+    token_json: Tree | None = None
 
     @property
     def ways(self) -> tuple["AuthSpec", ...]:

@@ -14,7 +14,7 @@ from schemas.provider_auth import AuthSpec, Credential
 from schemas.settings import Secret
 from token_vault import endpoints
 from token_vault.account import Visit, look_up, not_taken
-from token_vault.core.grants import Granted, Held, Refused, client_app, client_request
+from token_vault.core.grants import Granted, Held, Refused, client_request
 from token_vault.exchange import ask
 from token_vault.oauth import Parts
 from token_vault.states import Terms
@@ -94,7 +94,7 @@ class Entered:
     ) -> Granted:
         parts = self._parts
         url = endpoints.token_url(spec, mode, variables, parts.settings)
-        request = client_request(spec.auth, client_app(fields))
+        request = client_request(spec.auth, fields, variables)
         answer = await ask(parts.client, url, spec.auth, request, parts.clock)
         if isinstance(answer, Granted):
             return answer

@@ -34,7 +34,6 @@ from token_vault.core.grants import (
     Granted,
     Held,
     Refused,
-    client_app,
     client_request,
     merged,
     refresh_request,
@@ -229,7 +228,7 @@ class Refresher:
     async def _ask(self, row: Connection, spec: ProviderSpec, held: Held) -> Granted | Refused:
         if spec.auth.kind == "client_credentials":
             url = endpoints.token_url(spec, row.mode, row.variables, self._settings)
-            request = client_request(spec.auth, client_app(held.fields))
+            request = client_request(spec.auth, held.fields, row.variables)
             return await ask(self._client, url, spec.auth, request, self._clock)
         if held.refresh_token is None or spec.auth.refresh == "none":
             return Refused("dead", "token_refused", "The token is no longer taken.")

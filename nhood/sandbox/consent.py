@@ -174,7 +174,8 @@ def token(world: World, vendor: Vendor, incoming: Incoming) -> Answer:
         return _error(vendor, "invalid_request", "The body cannot be read")
     asked = {name: str(value) for name, value in data.items()}
     kind = asked.get("grant_type")
-    if kind == "client_credentials":
+    signs_in = any(way.token_json is not None for way in vendor.entered)
+    if kind == "client_credentials" or (kind is None and signs_in):
         return _own(world, vendor, incoming)
     if not _is_client(vendor, incoming, asked):
         return _error(vendor, "invalid_client", "Client authentication failed", 401)
@@ -213,6 +214,8 @@ def _own(world: World, vendor: Vendor, incoming: Incoming) -> Answer:
     text = secrets.token_urlsafe(24)
     life = way.access_token_seconds
     tokens = world.grants.issue(text, consent, vendor.sheet.prefix, life, refresh=False)
+    if way.token_json is not None:
+        return json_answer(200, _token_body(world, vendor, tokens, first=True), _NO_STORE)
     said = {
         "access_token": tokens.access,
         "expires_in": life,

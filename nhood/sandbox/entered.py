@@ -45,7 +45,9 @@ def client_of(vendor: Vendor, incoming: Incoming) -> tuple[AuthSpec, str] | None
         if way.kind != "client_credentials":
             continue
         secret = str(data.get("client_secret", ""))
-        if way.client_auth == "basic":
+        if way.token_json is not None:
+            secret = incoming.body.decode("utf-8", "replace")
+        elif way.client_auth == "basic":
             secret = unquote_plus(_plain(incoming.headers.get("authorization", "")))
         account = _account(secret)
         if account is not None:

@@ -9,6 +9,7 @@ from schemas.expression import Template
 from schemas.provider import ProviderSpec
 from schemas.settings import Secret
 from tests.contract.cases import CATALOGUE, VENDORS, providers, variables_of
+from token_vault.core.grants import client_request
 from token_vault.core.headers import proof_of, roots_of
 
 
@@ -65,9 +66,14 @@ def test_every_secret_of_a_connection_goes_into_what_is_sent(spec: ProviderSpec)
     for auth in spec.auth.ways:
         way = spec.connected_by(auth.kind)
         secrets = {item.name: Secret(f"{item.name}-1") for item in auth.credentials}
+        if auth.kind == "client_credentials":
+            asked = [{**secrets, name: Secret("other")} for name in secrets]
+            tokens = [client_request(auth, one, variables_of(spec)) for one in (secrets, *asked)]
+            assert len({repr((one.headers, one.content)) for one in tokens}) == len(tokens)
+            secrets = {}
         sent = [_sent(way, "token-1", secrets)]
         sent += [_sent(way, "token-1", {**secrets, name: Secret("other")}) for name in secrets]
-        if not auth.credentials:
+        if not secrets:
             sent.append(_sent(way, "token-2", {}))
         assert len(set(sent)) == len(sent), auth.kind
 

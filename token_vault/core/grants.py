@@ -181,12 +181,26 @@ def client_app(fields: Mapping[str, Secret]) -> App:
     return App(fields["client_id"].reveal(), fields["client_secret"])
 
 
-def client_request(auth: AuthSpec, app: App) -> TokenRequest:
-    """Build the request for a token of the client's own (RFC 6749 §4.4)."""
+def client_request(
+    auth: AuthSpec, fields: Mapping[str, Secret], variables: Mapping[str, str]
+) -> TokenRequest:
+    """Build the request for a token of the client's own (RFC 6749 §4.4).
+
+    Args:
+        auth: Of kind `client_credentials`.
+        fields: What was entered: `client_id` and `client_secret`, or what `token_json` names.
+        variables: Of the account.
+    """
+    if auth.token_json is not None:
+        entered = {name: value.reveal() for name, value in fields.items()}
+        body = auth.token_json.render({"credentials": entered, "connection": variables})
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        return TokenRequest({**headers, **auth.token_headers}, orjson.dumps(body))
+    app = client_app(fields)
     scope = auth.scope_separator.join(auth.default_scopes)
     named = {auth.scope_param: scope} if scope else {}
-    body = prepare_token_request("client_credentials", "", **named)
-    return _token_request(auth, app, body, auth.token_params)
+    asked = prepare_token_request("client_credentials", "", **named)
+    return _token_request(auth, app, asked, auth.token_params)
 
 
 def _token_request(auth: AuthSpec, app: App, body: str, params: Mapping[str, Any]) -> TokenRequest:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.expression import Tree
 from schemas.provider import load_catalogue
 from schemas.settings import Secret
 from token_vault.core.grants import (
@@ -20,7 +21,6 @@ from token_vault.core.grants import (
     Held,
     Refused,
     authorize_url,
-    client_app,
     client_request,
     code_request,
     due_at,
@@ -222,14 +222,22 @@ def test_client_asks_for_a_token_of_its_own() -> None:
     given_ = replace(
         SLACK, kind="client_credentials", client_auth="post", default_scopes=("a", "b")
     )
-    app = client_app({"client_id": Secret("c 1"), "client_secret": Secret("s+1")})
-    sent = dict(parse_qsl(client_request(given_, app).content.decode()))
+    fields = {"client_id": Secret("c 1"), "client_secret": Secret("s+1")}
+    sent = dict(parse_qsl(client_request(given_, fields, {}).content.decode()))
     assert sent == {
         "grant_type": "client_credentials",
         "scope": "a,b",
         "client_id": "c 1",
         "client_secret": "s+1",
     }
+
+
+def test_sign_in_of_a_vendors_own_sends_what_it_declares() -> None:
+    wanted = Tree({"name": "${credentials.name}", "site": "${credentials.site ?? ''}"})
+    own = replace(SLACK, kind="client_credentials", token_json=wanted)
+    sent = client_request(own, {"name": Secret("n")}, {})
+    assert orjson.loads(sent.content) == {"name": "n", "site": ""}
+    assert sent.headers["Content-Type"] == "application/json"
 
 
 @pytest.mark.parametrize("code", ["invalid_client", "unauthorized_client"])
