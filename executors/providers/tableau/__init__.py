@@ -1,0 +1,1 @@
+"""Tableau, as data in provider.yaml."""
