@@ -66,6 +66,7 @@ class Sandbox:
         if incoming is None:
             await _send(send, json_answer(413, {"error": "the body is too large"}))
             return
+        incoming = vendor.as_declared(incoming)
         match = vendor.find(incoming)
         name = _name(match)
         fault = self.faults.take(vendor.spec.slug, name, incoming.path)

@@ -36,6 +36,7 @@ errors then look as the standards say. The file says how this vendor's look:
       - {param: channel, resource: channels, by: name, strip: "#", pattern: …, accept: …}
     routes:                     further addresses, such as upload hosts
       - {method: POST, path: "/upload/v1/{id}", status: 200, text: OK}
+    either: true                GET and POST are the same: params in the query, a form or JSON
     events:                     what the vendor's webhooks look like, by event name
       issues: {headers: {x-github-event: issues}, body: {...}}     see nhood/sandbox/sample.py
 """
@@ -61,7 +62,7 @@ _KEYS: Final = {
     "oauth": {"token", "refresh", "account", "error", "prefix", "reuse"},
     "errors": {"unauthorised", "invalid", "not_found", "forbidden", "idempotency"},
 }
-_TOP: Final = {*_KEYS, "resources", "actions", "references", "routes", "events"}
+_TOP: Final = {*_KEYS, "resources", "actions", "references", "routes", "events", "either"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,7 @@ class Sheet:
     references: tuple[ReferenceSheet, ...]
     routes: tuple[RouteSheet, ...]
     events: Mapping[str, EventSample]
+    either: bool
     # provider.yaml as it is written: compiled templates do not tell their shape
     source: Mapping[str, Any] = field(repr=False)
 
@@ -201,6 +203,7 @@ def read_sheet(folder: Path) -> Sheet:
             for item in data.get("routes", ())
         ),
         events={name: read_sample(name, item) for name, item in data.get("events", {}).items()},
+        either=data.get("either", False),
         source=source,
     )
 

@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, urlencode
 
 from nhood.sandbox.grants import GrantBook
 from nhood.sandbox.plan import Plan, path_pattern, plan_action
 from nhood.sandbox.records import Accounts, Record
 from nhood.sandbox.sheet import RouteSheet, Shape, Sheet, read_sheet
-from nhood.sandbox.wire_in import Answer, Incoming, json_answer
+from nhood.sandbox.wire_in import FORM, Answer, Incoming, json_answer
 from schemas.expression import Roots, Template
 from schemas.provider import Catalogue, ProviderSpec
 from schemas.provider_auth import AuthSpec
@@ -95,6 +95,17 @@ class Vendor:
             if plan.spec.resource == resource and plan.names:
                 return plan.names
         return {"id": "0000000001"}
+
+    def as_declared(self, incoming: Incoming) -> Incoming:
+        """Read a GET as the POST of the same, or the reverse, where the vendor takes either."""
+        if not self.sheet.either or self.find(incoming) is not None:
+            return incoming
+        if incoming.method == "GET":
+            headers = {**incoming.headers, "content-type": FORM}
+            body = incoming.query.encode()
+            return replace(incoming, method="POST", headers=headers, body=body, query="")
+        data = incoming.data if isinstance(incoming.data, Mapping) else {}
+        return replace(incoming, method="GET", body=b"", query=urlencode(data))
 
     def fill(self, shape: Shape, roots: Roots) -> Answer:
         """Make an answer of a shape."""

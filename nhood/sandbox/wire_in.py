@@ -10,6 +10,7 @@ import orjson
 
 JSON = "application/json; charset=utf-8"
 HTML = "text/html; charset=utf-8"
+FORM = "application/x-www-form-urlencoded"
 _BRACKETS = re.compile(r"[^\[\]]+(\[[^\[\]]*\])+")
 
 
@@ -28,9 +29,9 @@ class Incoming:
     query: str
     headers: Mapping[str, str]
     body: bytes
-    _data: Any = field(default=None, repr=False)
-    _read: bool = False
-    _query: dict[str, str] | None = None
+    _data: Any = field(default=None, repr=False, init=False)
+    _read: bool = field(default=False, init=False)
+    _query: dict[str, str] | None = field(default=None, init=False)
 
     @property
     def data(self) -> Any:  # noqa: ANN401 - JSON values
@@ -48,7 +49,7 @@ class Incoming:
     @property
     def is_form(self) -> bool:
         """Whether the body came as a form."""
-        return self.content_type == "application/x-www-form-urlencoded"
+        return self.content_type == FORM
 
     def query_data(self) -> Mapping[str, str]:
         """Give the query; of several with one name the last."""
