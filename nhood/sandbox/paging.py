@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nhood.sandbox.acting import Act
 
 PAGE_DEFAULT: Final = 100
+_HEADERS: Final = "headers."  # a place in the headers, told only where the list goes on
 _SKIP: Final = "$skiptoken"  # where the next page starts, in addresses that vendors write whole
 _LIMITS: Final = ("limit", "count", "page_size", "per_page", "maxResults", "max_results", "first")
 # How ids are called inside things.
@@ -127,9 +128,15 @@ def _page(doing: "Act", items: list[Any]) -> tuple[Any, dict[str, str]]:
         "pages": max(1, -(-total // limit)),
         "more": more,
         "last": not more,
+        "next_page": start // limit + 2,
+        "link": f'<{doing.incoming.path}?page={start // limit + 2}>; rel="next"',
     }
+    headers = {}
     for place, fact in plan.sheet.page.items():
-        body = put(body, tuple(place.split(".")), facts[fact])
+        if not place.startswith(_HEADERS):
+            body = put(body, tuple(place.split(".")), facts[fact])
+        elif more:
+            headers[place.removeprefix(_HEADERS)] = str(facts[fact])
     pages = plan.spec.pages
     is_told = pages is not None and pages.step == "cursor" and not _is_keyset(pages)
     if is_told and pages is not None and pages.next is not None:
@@ -140,7 +147,7 @@ def _page(doing: "Act", items: list[Any]) -> tuple[Any, dict[str, str]]:
             body = put(body, path, "" if isinstance(dig(plan.body, path), str) else None)
     link = _link_place(doing)
     if link is None or not more:
-        return body, {}
+        return body, headers
     address = _link(doing, start + limit)
     if link[0] == "headers":
         return body, {link[1]: f'<{address}>; rel="next"'}

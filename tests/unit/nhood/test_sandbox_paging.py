@@ -1,4 +1,4 @@
-"""Where a page of the sandbox's lists starts."""
+"""Where a page of the sandbox's lists starts, and what it says of the next one."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from nhood.sandbox.acting import Act
-from nhood.sandbox.paging import _start
+from nhood.sandbox.paging import _page, _start
 from schemas.expression import Template
 from schemas.provider import PagesSpec
 
@@ -25,3 +25,21 @@ def test_first_page_has_the_number_that_the_vendor_gives_it(
     defaults: dict[str, Any], page: int, start: int
 ) -> None:
     assert _start(_doing(defaults, page), 10, []) == start
+
+
+@pytest.mark.parametrize(
+    ("page", "headers"),
+    [(1, {"link": '</v2/tasks?page=2>; rel="next"', "x-next-page": "2"}), (2, {})],
+)
+def test_headers_say_where_a_list_goes_on_until_it_ends(page: int, headers: dict[str, str]) -> None:
+    pages = PagesSpec(Template("${body}"), "page", None, None, "page", None)
+    plan = SimpleNamespace(
+        spec=SimpleNamespace(pages=pages, defaults={}),
+        body=[],
+        items=(),
+        sheet=SimpleNamespace(page={"headers.link": "link", "headers.x-next-page": "next_page"}),
+    )
+    incoming = SimpleNamespace(path="/v2/tasks")
+    params = {"page": page, "per_page": 2}
+    doing = cast("Act", SimpleNamespace(plan=plan, params=params, incoming=incoming))
+    assert _page(doing, [1, 2, 3]) == ([[1, 2], [3]][page - 1], headers)

@@ -1,0 +1,1 @@
+"""Freshdesk, as data in provider.yaml."""
