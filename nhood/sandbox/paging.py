@@ -1,4 +1,9 @@
-"""Lists: what was made comes first, then the example's own things; cut into pages."""
+"""Lists: what was made comes first, then the example's own things; cut into pages.
+
+What an answer says of its page is told by `page` in sandbox.yaml, as {place: fact}. Facts: total,
+count, page, pages, more, last, start, limit, next_page, and link (a Link header's text). A place
+headers.X is a header, which is there only where the list goes on.
+"""
 
 import base64
 import binascii
