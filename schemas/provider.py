@@ -296,6 +296,20 @@ class ProviderSpec:
     folder: Path
     hooks: "Hooks" = field(repr=False, compare=False)
 
+    def is_open(self, mode: str) -> bool:
+        """Say whether there is somebody to call: what was shut down only the sandbox plays."""
+        return self.status == "live" or mode != "live"
+
+    def require_open(self, mode: str) -> None:
+        """See that there is somebody to call.
+
+        Raises:
+            NotFound: `provider_shut_down`: in live mode there is not.
+        """
+        if not self.is_open(mode):
+            text = f"{self.name} was shut down and can be called no more; test keys still reach it"
+            raise NotFound(f"{text} in the sandbox.", code="provider_shut_down")
+
     def action(self, name: str) -> ActionSpec:
         """Give an action.
 

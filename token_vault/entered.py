@@ -50,6 +50,7 @@ class Entered:
         """Check credentials at the vendor and store them.
 
         Raises:
+            NotFound: No such provider, or it was shut down.
             InvalidInput: The provider takes none, fields are missing or unknown, or
                 `credentials_refused`: the vendor does not take them.
             DependencyDown: `vendor_unavailable`: it cannot be asked just now.
@@ -57,6 +58,7 @@ class Entered:
         """
         parts = self._parts
         usual = parts.catalogue.get(owner.provider)
+        usual.require_open(owner.mode)
         way = _way(usual, entry)
         spec = usual.connected_by(way.kind)
         fields = _checked(spec, entry)

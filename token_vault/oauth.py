@@ -155,12 +155,13 @@ class OAuth:
         """Begin a consent.
 
         Raises:
-            NotFound: No such provider.
+            NotFound: No such provider, or it was shut down.
             InvalidInput: The provider has no OAuth, or variables or addresses are wrong; all told.
             Conflict: Live mode without OAuth app credentials; says what to set.
         """
         parts = self._parts
         spec = self._spec(owner.provider)
+        spec.require_open(owner.mode)
         problems = _check(owner, wish, spec, is_production=parts.settings.is_production)
         if problems:
             raise InvalidInput(f"{problems[0].place}: {problems[0].message}.", problems=problems)

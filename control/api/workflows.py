@@ -27,7 +27,7 @@ from control.ports import Ports
 from control.store import workflows
 from control.store.query import Row
 from schemas import codec
-from schemas.access import needs
+from schemas.access import Caller, needs
 from schemas.errors import InvalidInput, NotFound
 from schemas.events import TYPE_EXECUTE, Envelope, Event, Payload
 from schemas.ids import derived_id, execution_id, is_id
@@ -140,7 +140,7 @@ async def create_workflow(
     definition: Definition, caller: Member, ports: PortsDep, request: Request, response: Response
 ) -> WorkflowAnswer:
     """Check a workflow and bring its first version into force."""
-    workflow = _checked(definition, ports)
+    workflow = _checked(definition, caller, ports)
     seed = seed_of(request)
     workflow_id = ports.mint("wf") if seed is None else derived_id("wf", *seed)
     saved = await ports.definitions.create(caller, workflow_id, workflow.name, definition)
@@ -184,7 +184,7 @@ async def replace_workflow(
     version in force makes no new one.
     """
     _require_id(workflow_id)
-    workflow = _checked(definition, ports)
+    workflow = _checked(definition, caller, ports)
     saved = await ports.definitions.replace(caller, workflow_id, workflow.name, definition)
     return _show(saved, ports)
 
@@ -266,7 +266,7 @@ async def execute_workflow(
     )
 
 
-def _checked(definition: Mapping[str, Any], ports: Ports) -> Workflow:
+def _checked(definition: Mapping[str, Any], caller: Caller, ports: Ports) -> Workflow:
     """Check a workflow whole.
 
     Raises:
@@ -274,7 +274,7 @@ def _checked(definition: Mapping[str, Any], ports: Ports) -> Workflow:
     """
     to_json(definition, "body")
     try:
-        return compile_workflow(definition, ports.actions).workflow
+        return compile_workflow(definition, ports.actions.in_mode(caller.mode)).workflow
     except RecursionError:
         raise InvalidInput("The workflow is nested too deep.", code="too_deep") from None
 

@@ -5,15 +5,25 @@ from dataclasses import replace
 from typing import Any
 
 from schemas.errors import NotFound, Problem
-from schemas.provider import Catalogue
+from schemas.provider import Catalogue, ProviderSpec
 from schemas.triggers import triggers_of
 
 
 class CatalogueActions:
-    """The catalogue as `schemas.workflow` asks it (its port `Actions`)."""
+    """The catalogue as `schemas.workflow` asks it (its port `Actions`).
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    Args:
+        catalogue: Of all providers.
+        mode: In which the workflow runs; of a provider that was shut down only tests can be made.
+    """
+
+    def __init__(self, catalogue: Catalogue, mode: str = "live") -> None:
         self._catalogue = catalogue
+        self._mode = mode
+
+    def in_mode(self, mode: str) -> "CatalogueActions":
+        """Give the same for workflows of another mode."""
+        return CatalogueActions(self._catalogue, mode)
 
     def check_action(self, provider: str, action: str, params: Mapping[str, Any]) -> list[Problem]:
         """Say what is wrong with calling this action so; places are relative to the step."""
@@ -21,8 +31,8 @@ class CatalogueActions:
             spec = self._catalogue.get(provider)
         except NotFound as error:
             return [_unknown("provider", error, "GET /api/v1/integrations lists them.")]
-        if spec.status == "shut_down":
-            return [Problem("provider", f"{spec.name} was shut down", "", "provider_shut_down")]
+        if not spec.is_open(self._mode):
+            return [_shut_down(spec)]
         try:
             found = spec.action(action)
         except NotFound as error:
@@ -55,14 +65,19 @@ class CatalogueActions:
             spec = self._catalogue.get(provider)
         except NotFound as error:
             return [_unknown("provider", error, "GET /api/v1/integrations lists them.")]
-        if spec.status == "shut_down":
-            return [Problem("provider", f"{spec.name} was shut down", "", "provider_shut_down")]
+        if not spec.is_open(self._mode):
+            return [_shut_down(spec)]
         found = triggers_of(spec)
         if found is None or not found.receivable:
             mend = "Start the workflow by a webhook, an event or a schedule."
             return [Problem("provider", f"{spec.name} sends no webhooks", mend, "no_triggers")]
         wrong = found.check_event(event)
         return [wrong] if wrong is not None else []
+
+
+def _shut_down(spec: ProviderSpec) -> Problem:
+    message = f"{spec.name} was shut down and can be called no more"
+    return Problem("provider", message, "A test key still reaches it.", "provider_shut_down")
 
 
 def _unknown(place: str, error: NotFound, mend: str) -> Problem:

@@ -104,7 +104,7 @@ class Proxy:
         """Make one call.
 
         Raises:
-            NotFound: No such provider or connection.
+            NotFound: No such provider or connection, or it was shut down.
             Conflict: The connection is ambiguous, or the customer has to connect again.
             InvalidInput: The path leads elsewhere.
             RateLimited: The vendor takes no more just now.
@@ -113,6 +113,7 @@ class Proxy:
         """
         vault = self._vault
         spec = vault.catalogue.get(slug)
+        spec.require_open(caller.mode)
         credential = await vault.tokens.resolve(
             caller.workspace_id,
             caller.mode,

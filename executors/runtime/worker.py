@@ -126,6 +126,7 @@ class Worker:
     ) -> StepFinished | None:
         """Give the end of a step; None: it goes on later."""
         provider = self._ports.catalogue.get(command.provider)
+        provider.require_open(command.mode)
         action = provider.action(command.action)
         if job.lane is not None and await self._waits_in_order(job, job.lane, command):
             return None

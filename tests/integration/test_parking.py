@@ -135,6 +135,17 @@ async def desk(database: str, tmp_path: Path) -> AsyncIterator[Desk]:
         await site.sql("DELETE FROM parked_steps")
 
 
+async def test_step_of_a_vendor_that_was_shut_down_runs_in_tests_only(desk: Desk) -> None:
+    await desk.site.connect("height")
+    asked = {"provider": "height", "action": "get_workspace", "params": Payload(b"{}")}
+    await desk.work(await desk.command(**asked), await desk.command(mode="live", **asked))
+    ended = [
+        (result.outcome, result.error.code if result.error else None)
+        for result in await desk.results()
+    ]
+    assert ended == [("succeeded", None), ("rejected", "provider_shut_down")]
+
+
 async def test_step_of_a_dead_connection_waits_and_goes_on_with_its_effect_key(desk: Desk) -> None:
     await desk.kill_connection()
     job = await desk.command("later")

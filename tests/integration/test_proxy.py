@@ -96,6 +96,13 @@ async def test_account_is_chosen(site, api, how):
     assert (refused.status_code, refused.json()["code"]) == (409, "ambiguous_connection")
 
 
+async def test_vendor_that_was_shut_down_is_called_with_test_keys_only(site, api):
+    await site.connect("height")
+    assert (await api.get("height/workspace")).status_code == 200
+    live = await api.get("height/workspace", headers={"Authorization": "Bearer live"})
+    assert (live.status_code, live.json()["code"]) == (404, "provider_shut_down")
+
+
 async def test_vendors_own_refusal_passes_through(site, api):
     await site.connect("zendesk")
     answer = await api.get("zendesk/api/v2/tickets/987654321", headers={"Nhood-User-Id": "u1"})

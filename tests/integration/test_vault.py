@@ -257,6 +257,17 @@ async def test_live_mode_goes_to_the_vendor_or_where_settings_say(
             assert "s1" not in offer.url
 
 
+async def test_vendor_that_was_shut_down_is_connected_in_tests_only(site: Site) -> None:
+    assert (await site.connect("height")).state == "active"
+    offer = {"provider": "height", "workspace_id": site.workspace, "user_id": "u2"}
+    key = {"provider": "height", "user_id": "u2", "credentials": {"api_key": "sandbox_token"}}
+    path = f"/api/v1/workspaces/{site.workspace}/connections"
+    for address, body in ((AUTH_URL, offer), (path, key)):
+        answer = await site.call("POST", address, "live", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (404, "provider_shut_down")
+    assert (await site.call("POST", path, json=key)).status_code == 201
+
+
 async def test_unknown_provider_suggests_the_nearest(site: Site) -> None:
     answer = await site.call("POST", AUTH_URL, json={"provider": "slak", "user_id": "u1"})
     assert answer.status_code == 404

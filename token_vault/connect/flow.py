@@ -145,8 +145,8 @@ class Connect:
     async def offered(self, session: Session) -> list[ProviderSpec]:
         """List what can be connected by this link: what it is for and is set up."""
         wanted = session.providers
-        live = [spec for spec in self._vault.catalogue if spec.status == "live"]
-        asked = [spec for spec in live if wanted is None or spec.slug in wanted]
+        there = [spec for spec in self._vault.catalogue if spec.is_open(session.mode)]
+        asked = [spec for spec in there if wanted is None or spec.slug in wanted]
         ready = await self._vault.apps.set_up(session.workspace, session.mode, asked)
         found = [spec for spec in asked if _ways(spec, with_app=spec.slug in ready)]
         return sorted(found, key=lambda spec: spec.name.lower())

@@ -61,6 +61,18 @@ def test_wrong_action_or_param_is_named_with_a_way_out(
     assert word in problems[place].message + problems[place].mend
 
 
+def test_workflow_of_a_vendor_that_was_shut_down_is_for_tests_only(actions):
+    params = {"task_id": "1"}
+    (problem,) = actions.check_action("height", "get_task", params)
+    assert (problem.place, problem.code) == ("provider", "provider_shut_down")
+    assert "Height was shut down" in problem.message
+    assert actions.in_mode("test").check_action("height", "get_task", params) == []
+    (problem,) = actions.check_trigger("height", "task.created")
+    assert problem.code == "provider_shut_down"
+    (problem,) = actions.in_mode("test").check_trigger("height", "task.created")
+    assert problem.code == "no_triggers"
+
+
 def test_look_up_of_what_cannot_be_looked_up_is_refused_with_those_that_can():
     actions = CatalogueActions(load_catalogue())
     (problem,) = actions.check_look_up("slack", "send_message")

@@ -1,0 +1,1 @@
+"""Height, as data in provider.yaml."""
