@@ -6,6 +6,7 @@ what one vendor alone does belongs into its `hooks.py`.
 
 import base64
 import re
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
@@ -85,6 +86,14 @@ def base64_json(value: object) -> object:
         return orjson.loads(base64.urlsafe_b64decode(_text(value) + "=="))
     except ValueError:
         return None
+
+
+def crc32(value: object) -> object:
+    """Reckon the CRC-32 of a text or a request's raw body, a number without a sign.
+
+    PayPal signs it: https://developer.paypal.com/api/rest/webhooks/rest/
+    """
+    return zlib.crc32(_text(value).encode("utf-8", "surrogateescape"))
 
 
 def last_segment(value: object) -> object:
@@ -281,6 +290,7 @@ TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
     "base64_json": base64_json,
     "body": body_text,
     "cost_wait": cost_wait,
+    "crc32": crc32,
     "csv": csv,
     "email": as_email,
     "first_label": first_label,

@@ -69,8 +69,13 @@ class SignatureSpec:
 
     @property
     def keyless(self) -> bool:
-        """Whether no secret of ours is part of it."""
-        return self.algorithm in _KEYLESS
+        """Whether no secret of ours is part of it.
+
+        PayPal signs with a certificate of its own what holds the subscription's id, which then is
+        the secret.
+        """
+        paths = () if self.signed is None else self.signed.paths
+        return self.algorithm in _KEYLESS and all(path.root != "secret" for path in paths)
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,7 @@ def _page(doing: "Act", items: list[Any]) -> tuple[Any, dict[str, str]]:
         "last": not more,
         "next_page": start // limit + 2,
         "link": f'<{doing.incoming.path}?page={start // limit + 2}>; rel="next"',
+        "links": [{"rel": "next", "href": _link(doing, start + limit)}] if more else [],
     }
     headers = {}
     for place, fact in plan.sheet.page.items():

@@ -25,7 +25,7 @@ errors then look as the standards say. The file says how this vendor's look:
         kind: update            create, get, list, update, delete, do; else told from its name
         id_param: ticket
         echo: {a.b: c.d}        answer's field <- request's field, where the names differ
-        page: {count: total}    answer <- total count page pages more last start limit
+        page: {count: total}    answer <- total count page pages more last start limit links
         refuse: [{when: CEL over params and body, status, body}]
         match: {ts: [ts, thread_ts]}   of a list: a param, and the fields of which one must equal it
         upsert: true            makes what is not there

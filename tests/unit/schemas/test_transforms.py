@@ -102,6 +102,7 @@ def test_adf_never_holds_an_empty_text(text: str) -> None:
             None,
         ),
         ("next_link", "", None),
+        ("crc32", "123456789", 3421780262),
     ],
 )
 def test_transform_gives(name: str, value: object, result: object) -> None:

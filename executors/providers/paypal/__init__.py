@@ -1,0 +1,1 @@
+"""PayPal, as data in provider.yaml."""
