@@ -15,7 +15,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from nhood import dlq_cli, keys, people, providers_cli, replay_cli, verify_cli
+from nhood import dlq_cli, keys, people, providers_cli, replay_cli, sandbox_cli, verify_cli
 from nhood.run_state import RunState, read_state
 from nhood.secrets import with_secrets
 from schemas.errors import InvalidInput, NeighbourhoodError
@@ -304,6 +304,7 @@ app.add_typer(people.build(_with_database, _say), name="people")
 app.add_typer(keys.build(_with_database, _say), name="keys")
 app.add_typer(dlq_cli.build(lambda: _live(_settings()), _say), name="dlq")
 app.add_typer(providers_cli.build(_say), name="providers")
+app.add_typer(sandbox_cli.build(lambda: _live(_settings()), _say), name="sandbox")
 app.add_typer(replay_cli.build(lambda: _live(_settings()), _say), name="replay")
 verify_cli.add(app, lambda: _live(_settings()), _say)
 

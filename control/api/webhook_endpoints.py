@@ -1,5 +1,6 @@
 """Addresses for vendors' webhooks: made, listed, given a secret, deleted."""
 
+import base64
 import secrets
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -18,6 +19,7 @@ from token_vault.hooks import OVERLAP_H, HookRow
 
 _TAGS: Final[list[Any]] = ["vendors' webhooks"]
 SECRET_MAX: Final = 4_096
+_URLSAFE: Final = str.maketrans("+/", "-_", "=")
 _Id = Annotated[str, Path(max_length=64, examples=["hook_01jd3k5m7n9p1q3r5s7t9v1w3x"])]
 _SecretText = Annotated[Text, StringConstraints(min_length=1, max_length=SECRET_MAX)]
 
@@ -83,7 +85,7 @@ async def create_endpoint(body: EndpointBody, caller: Member, ports: PortsDep) -
     spec = _spec(ports, body.provider)
     secret, shown = body.secret, None
     if secret is None and spec.signed_by == "subscription":
-        secret = shown = secrets.token_urlsafe(32)
+        secret = shown = _new_secret(spec)
     row = await ports.hooks.create(
         caller.workspace_id,
         caller.mode,
@@ -134,6 +136,18 @@ async def set_secret(
 async def delete_endpoint(endpoint_id: _Id, caller: Member, ports: PortsDep) -> None:
     """Delete an address; what the vendor still sends there gets 404."""
     await ports.hooks.delete(caller.workspace_id, caller.mode, endpoint_id)
+
+
+def _new_secret(spec: TriggerSpec) -> str:
+    """Make a secret in the form in which its vendor's signatures take it."""
+    kept = secrets.token_bytes(32)
+    form = next((one.key for one in spec.signatures if not one.keyless), "text")
+    if form == "hex":
+        return kept.hex()
+    text = base64.b64encode(kept).decode()
+    if form == "text":
+        return text.translate(_URLSAFE)
+    return f"whsec_{text}" if form == "whsec" else text
 
 
 def _spec(ports: Ports, provider: str) -> TriggerSpec:

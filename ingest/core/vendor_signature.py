@@ -147,7 +147,8 @@ def _seconds(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def _key(spec: SignatureSpec, secret: str) -> bytes:
+def key_of(spec: SignatureSpec, secret: str) -> bytes:
+    """Make the key of an HMAC from a secret's text."""
     if spec.key == "base64":
         return base64.b64decode(secret)
     if spec.key == "hex":
@@ -168,7 +169,7 @@ def _hashed(case: _Case) -> Verdict:
         if case.spec.algorithm == "sha256":
             expected = algorithm(case.signed(secret)).digest()
         else:
-            expected = hmac.digest(_key(case.spec, secret), case.signed(), algorithm)
+            expected = hmac.digest(key_of(case.spec, secret), case.signed(), algorithm)
         for signature in signatures:
             found |= hmac.compare_digest(expected, signature)
     return Valid() if found else _WRONG

@@ -7,6 +7,7 @@ through the check that ingest makes, and each sample of an event is read as inge
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from ingest.core.vendor_event import split
 from ingest.core.vendor_request import VendorRequest
 from ingest.core.vendor_signature import check
 from nhood.providers.account import variables_of
-from nhood.sandbox.accounts import ACCOUNT_DEFAULT, account_forms
+from nhood.sandbox.sample import roots_of
 from nhood.sandbox.sheet import read_sheet
 from schemas.errors import InvalidInput, NeighbourhoodError
 from schemas.expression import Template
@@ -28,7 +29,7 @@ from schemas.provider import ActionSpec, ProviderSpec
 from schemas.triggers import triggers_of
 
 _URL: Final = "https://nhood.example/hooks/hook_1"
-_NOW: Final = 1_760_000_000
+_AT: Final = datetime(2026, 1, 31, 8, tzinfo=UTC)
 
 
 def faults(spec: ProviderSpec, told: Mapping[str, str]) -> list[str]:
@@ -65,7 +66,7 @@ def _action(spec: ProviderSpec, action: ActionSpec, account: Mapping[str, str]) 
         while True:
             status, body = next(waiting)
             headers = dict(action.example.headers)
-            steps.send(Response(status, headers, _bytes(body), float(_NOW)))
+            steps.send(Response(status, headers, _bytes(body), _AT.timestamp()))
     except StopIteration as end:
         outcome = end.value  # none where the answers were too few
     except NeighbourhoodError as error:
@@ -97,7 +98,7 @@ def _failure(spec: ProviderSpec, action: ActionSpec, path: Path) -> Iterator[str
     told, wanted = captured["response"], captured["outcome"]
     params = captured.get("request", {}).get("params", action.example.params)
     headers = {name.lower(): str(value) for name, value in told.get("headers", {}).items()}
-    answer = Response(told["status"], headers, _bytes(told.get("body")), float(_NOW))
+    answer = Response(told["status"], headers, _bytes(told.get("body")), _AT.timestamp())
     outcome = classify(spec, action, answer, action.prepare(params))
     found = {"kind": outcome.kind, "code": outcome.code}
     for name in found:
@@ -117,9 +118,7 @@ def _webhooks(spec: ProviderSpec) -> Iterator[str]:
     for number, vector in enumerate((spec.triggers or {}).get("vectors") or ()):
         if not _vector_holds(spec, vector):
             yield f"triggers.vectors[{number}]: the signature is refused"
-    account = account_forms(spec.slug, ACCOUNT_DEFAULT)
-    roots = {"account": account, "delivery": "delivery-1", "now": "2026-01-31T08:00:00Z",
-             "epoch": _NOW, "url": _URL}  # fmt: skip
+    roots = roots_of(spec.slug, _URL, "secret", "delivery-1", _AT)
     for name, sample in samples.items():
         try:
             one = sample.render(roots)

@@ -6,17 +6,20 @@
       body: {...}        JSON; or `form: {...}`, or `text: ...` with a content-type in `headers`
 
 Templates read `account` (the account that the sandbox's consent opens, in the forms that vendors
-use), `delivery` (a new id), `now` (RFC 3339, UTC, seconds), `epoch` (seconds since 1970), `url`
-(where it is sent). The signature is put on afterwards, from the provider file.
+use), `delivery` (a new id), `now` (RFC 3339, UTC, seconds), `epoch` and `epoch_ms` (since 1970),
+`url` (where it is sent), `secret` (where a vendor repeats it in the body). The signature is put on
+afterwards, from the provider file (`nhood.sandbox.signing`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
 import orjson
 
+from nhood.sandbox.accounts import ACCOUNT_DEFAULT, account_forms
 from schemas.errors import InvalidInput
 from schemas.expression import Roots, Tree
 
@@ -60,6 +63,27 @@ class RenderedEvent:
     headers: Mapping[str, str]
     query: str
     content: bytes
+
+
+def roots_of(slug: str, url: str, secret: str, delivery: str, at: datetime) -> dict[str, Any]:
+    """Give what samples read.
+
+    Args:
+        slug: The provider.
+        url: Where it is sent.
+        secret: What vendor and receiver share.
+        delivery: Names this delivery.
+        at: UTC.
+    """
+    return {
+        "account": account_forms(slug, ACCOUNT_DEFAULT),
+        "delivery": delivery,
+        "now": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "epoch": int(at.timestamp()),
+        "epoch_ms": int(at.timestamp() * 1000),
+        "url": url,
+        "secret": secret,
+    }
 
 
 def read_sample(name: str, data: Mapping[str, Any]) -> EventSample:

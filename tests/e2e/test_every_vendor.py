@@ -1,17 +1,22 @@
-"""Every provider through the whole product: connect, write, read, be throttled, refresh."""
+"""Every provider through the whole product: connect, write, read, throttle, refresh, webhook."""
 
 from typing import Any
 
 import pytest
 
+from nhood.sandbox.sending import send
+from nhood.sandbox.sheet import read_sheet
+from nhood.sandbox.signing import public_key, signable
 from schemas.provider import ProviderSpec
-from tests.contract.cases import VENDORS, providers
+from schemas.triggers import triggers_of
+from tests.contract.cases import CATALOGUE, VENDORS, providers
 from tests.contract.vendor import told_by_customer
 from tests.integration.refresh_parts import READS
 from tests.integration.sandbox_parts import PASTED_TOKEN
-from tests.product import Workspace, steps_of
+from tests.product import Workspace, steps_of, wait_for
 
 USER = "u1"
+SECRET = "5f" * 32
 
 
 def connect(workspace: Workspace, spec: ProviderSpec) -> dict[str, Any]:
@@ -70,3 +75,52 @@ def test_vendor_is_written_to_read_throttled_and_refreshed(
     shown = workspace.call("GET", f"{workspace.path}/connections/{connection['id']}").json()
     assert shown["state"] == "active"
     assert shown["last_refresh_at"] is not None
+
+
+def _sends(spec: ProviderSpec) -> bool:
+    """Whether its webhooks can be sent here: it has some, and not only the vendor can sign them."""
+    triggers = triggers_of(spec)
+    if triggers is None or not read_sheet(spec.folder).events:
+        return False
+    return not triggers.signatures or triggers.signatures[0].algorithm not in ONLY_THE_VENDOR
+
+
+ONLY_THE_VENDOR = {"oidc", "sns", "rsa-sha256-cert"}
+
+
+@pytest.mark.parametrize(
+    "spec", [pytest.param(spec, id=spec.slug) for spec in CATALOGUE if _sends(spec)]
+)
+async def test_vendors_own_webhook_starts_a_workflow(
+    workspace: Workspace, spec: ProviderSpec
+) -> None:
+    connection = connect(workspace, spec)
+    triggers = triggers_of(spec)
+    assert triggers is not None
+    scheme = signable(triggers)
+    algorithm = scheme.algorithm if scheme else "none"
+    body = {"provider": spec.slug, "connection_id": connection["id"]}
+    if scheme is not None and scheme.secret != "subscription":
+        body["secret"] = public_key(algorithm, SECRET)
+    made = workspace.call("POST", f"{workspace.path}/webhook-endpoints", json=body)
+    assert made.status_code == 201, made.text
+    url, secret = made.json()["url"], made.json()["secret"] or SECRET
+    event = next(iter(read_sheet(spec.folder).events))
+    trigger = {"type": "provider", "provider": spec.slug, "event": event}
+    step = {"provider": "slack", "action": "send_message", "user": "tester",
+            "config": {"channel": "#hooks", "text": f"from {spec.name}"}}  # fmt: skip
+    workspace.connect("slack", "tester")
+    workspace.save({"name": "Hooked", "trigger": trigger, "steps": [step]})
+
+    for wrong in ("6b" * 32, secret):
+        done = await send(spec, event, url, wrong)
+        refused = scheme is not None and wrong != secret
+        assert (done.status >= 400) == refused, done.answer
+    found = wait_for(lambda: executions(workspace), "the execution", 60)
+    assert [one["status"] for one in found] == ["succeeded"]
+
+
+def executions(workspace: Workspace) -> list[dict[str, Any]]:
+    """Those that have ended."""
+    found = workspace.call("GET", f"{workspace.path}/executions").json()["items"]
+    return [one for one in found if one["status"] != "running"]
