@@ -122,7 +122,8 @@ def test_each_described_action_names_its_operation(spec: ProviderSpec) -> None:
         return
     known = {operation.data.get("operationId") for operation in description.operations}
     for action in spec.actions.values():
-        assert action.hook is not None or action.operation_id in known, action.id
+        is_lacking = any(d.covers(spec.slug, action.id, "path") for d in DEPARTURES)
+        assert is_lacking or action.hook is not None or action.operation_id in known, action.id
 
 
 @pytest.mark.parametrize("departure", DEPARTURES, ids=lambda d: f"{d.slug}.{d.action}.{d.place}")

@@ -1,0 +1,1 @@
+"""Close, as data in provider.yaml."""
