@@ -110,7 +110,7 @@ def rows_of(database: str, table: str, workspace: str, *, places: bool = True) -
         return connection.execute(sql, (workspace,)).fetchall()
 
 
-async def wait_for(condition, seconds: float = 30.0):
+async def wait_for(condition, seconds: float = 90.0):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "the condition did not come true in time"

@@ -51,6 +51,17 @@ class Desk:
             ]
         await publish_all(self.publisher, [record(fact) for fact in facts])
 
+    def knows(self, executions):
+        """Whether the read side knows all of so many executions, each of two steps."""
+        found = {
+            table: rows_of(self.database, table, self.workspace, places=False)
+            for table in ("steps", "event_outcomes", "executions")
+        }
+        ended = [row for row in found["executions"] if row[5] is not None]
+        return (len(found["steps"]), len(found["event_outcomes"]), len(ended)) == (
+            2 * executions, executions, executions,
+        )  # fmt: skip
+
     async def nhood(self, *words, env=None):
         command = [sys.executable, "-m", "nhood", "verify", *words]
         return await asyncio.to_thread(
@@ -75,7 +86,7 @@ async def test_operator_sees_that_nothing_is_missing_and_what_is(desk, settings,
     places = await desk.accept(5)
     await desk.decide(places[:4])
     async with projecting(settings):
-        await wait_for(lambda: len(rows_of(database, "steps", desk.workspace)) == 8)
+        await wait_for(lambda: desk.knows(executions=4))
     mine = ("--workspace", desk.workspace)
 
     young = await desk.nhood(*mine, "--from", "1h")
@@ -102,7 +113,7 @@ async def test_statement_is_checked_without_any_server(desk, settings, database,
     places = await desk.accept(3)
     await desk.decide(places)
     async with projecting(settings):
-        await wait_for(lambda: len(rows_of(database, "steps", desk.workspace)) == 6)
+        await wait_for(lambda: desk.knows(executions=3))
     pool = await open_pool(database, max_size=2)
     log = KafkaLog(settings.kafka_bootstrap_servers, "test-verify")
     vault = await Vault.open(settings, pool)
