@@ -185,6 +185,12 @@ class Description:
 
     def _form_faults(self, operation: Operation, request: Request) -> Iterator[Fault]:
         """Check a body by form fields; arrays and objects of a JSON body count as JSON text."""
+        whole = next((p for p in operation.parameters if p["in"] == "body"), None)
+        if whole is not None:
+            value = request.json or {}
+            yield from self._schema_faults(whole["schema"], value, "body", OAS30WriteValidator)
+            yield from self._unknown_names(whole["schema"], value, "body")
+            return
         declared = {p["name"]: p for p in operation.parameters if p["in"] == "formData"}
         body = request.json if request.json is not None else dict(request.form or ())
         for name, value in body.items():
