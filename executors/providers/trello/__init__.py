@@ -1,0 +1,1 @@
+"""Trello, as data in provider.yaml."""
