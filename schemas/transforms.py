@@ -8,6 +8,7 @@ import base64
 import re
 import zlib
 from collections.abc import Callable, Mapping
+from email.utils import formataddr, getaddresses, parseaddr
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -141,6 +142,28 @@ def as_id(value: object) -> object:
 def as_email(value: object) -> object:
     """Wrap a bare address as `{email: …}`; an object passes as it is."""
     return value if isinstance(value, Mapping) else {"email": _text(value)}
+
+
+def address(value: object) -> object:
+    """Write `Ada <ada@acme.example>` as `{email: …, name: …}`; an object passes as it is."""
+    if not isinstance(value, str):
+        return value
+    name, email = parseaddr(value)
+    return {"email": email or value, **({"name": name} if name else {})}
+
+
+def addresses(value: object) -> object:
+    """Write a list of addresses, or text with commas between them, as a list of objects."""
+    found = [value] if isinstance(value, str | Mapping) else value
+    if not isinstance(found, list | tuple):
+        return value
+    made: list[object] = []
+    for one in found:
+        if isinstance(one, str):
+            made.extend(address(formataddr(pair)) for pair in getaddresses([one]))
+        else:
+            made.append(one)
+    return made
 
 
 def key_or_id(value: object) -> object:
@@ -285,6 +308,8 @@ _NOTION_LINE: Final = re.compile(r"(#{1,3}|- \[[ xX]\]|[-*>]|\d{1,3}\.)[ \t]+(?=
 _LINK: Final = re.compile(r"""<(?P<url>[^>]*)>[^,]*?;\s*rel="?(?P<rel>[^",;]*)"?""")
 
 TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
+    "address": address,
+    "addresses": addresses,
     "adf": adf,
     "base64": base64_text,
     "base64_json": base64_json,

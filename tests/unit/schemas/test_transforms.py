@@ -136,3 +136,27 @@ def test_text_becomes_blocks() -> None:
     assert blocks[3]["to_do"]["checked"] is True
     assert TRANSFORMS["notion_blocks"](blocks) is blocks
     assert TRANSFORMS["notion_blocks"]("") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("ada@acme.example", [{"email": "ada@acme.example"}]),
+        (
+            "Ada <ada@acme.example>, bob@acme.example",
+            [{"email": "ada@acme.example", "name": "Ada"}, {"email": "bob@acme.example"}],
+        ),
+        (
+            ['"Love, Ada" <ada@acme.example>', {"email": "b@acme.example"}],
+            [{"email": "ada@acme.example", "name": "Love, Ada"}, {"email": "b@acme.example"}],
+        ),
+    ],
+)
+def test_addresses_become_objects(value: object, found: object) -> None:
+    assert TRANSFORMS["addresses"](value) == found
+
+
+def test_one_address_becomes_an_object() -> None:
+    made = TRANSFORMS["address"]("Ada <ada@acme.example>")
+    assert made == {"email": "ada@acme.example", "name": "Ada"}
+    assert TRANSFORMS["address"](made) is made
