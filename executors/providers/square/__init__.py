@@ -1,0 +1,1 @@
+"""Square, as data in provider.yaml."""
