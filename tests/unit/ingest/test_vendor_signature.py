@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import zlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -174,6 +175,14 @@ CASES = {
         [],
         CERTIFICATE,
     ),
+    "certificate over a sum and the secret": (
+        spec(algorithm="rsa-sha256-cert", encoding="base64",
+             signed=Template("${headers['x-id']}|${secret}|${raw | crc32}")),
+        request({"X-Id": "d-1", "X-Sig": base64.b64encode(RSA.sign(
+            f"d-1|{SECRET}|{zlib.crc32(BODY)}".encode(), padding.PKCS1v15(), SHA256())).decode()}),
+        ["another", SECRET],
+        CERTIFICATE,
+    ),
     "basic": (
         spec(algorithm="basic", header="authorization", signed=None),
         request({"Authorization": "Basic " + base64.b64encode(SECRET.encode()).decode()}),
@@ -189,7 +198,9 @@ CASES = {
 }  # fmt: skip
 COVERS_BODY = set(CASES) - {"jwt", "oidc", "basic", "token", "sns"}
 TIMED_ONES = {"time beside it", "pairs", "milliseconds", "ed25519", "sns"}
-SHARED = {"hex", "prefix", "time beside it", "jwt", "basic", "token", "ed25519", "ecdsa"}
+SHARED = {"hex", "prefix", "time beside it", "jwt", "basic", "token", "ed25519", "ecdsa"} | {
+    "certificate over a sum and the secret"
+}
 
 
 @pytest.mark.parametrize("case", CASES)
