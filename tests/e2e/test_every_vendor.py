@@ -112,10 +112,10 @@ async def test_vendors_own_webhook_starts_a_workflow(
     workspace.connect("slack", "tester")
     workspace.save({"name": "Hooked", "trigger": trigger, "steps": [step]})
 
-    for wrong in ("6b" * 32, secret):
-        done = await send(spec, event, url, wrong)
-        refused = scheme is not None and wrong != secret
-        assert (done.status >= 400) == refused, done.answer
+    # What is not signed cannot be wrong, and would start twice.
+    for tried in ("6b" * 32, secret) if scheme is not None else (secret,):
+        done = await send(spec, event, url, tried)
+        assert (done.status >= 400) == (tried != secret), done.answer
     found = wait_for(lambda: executions(workspace), "the execution", 60)
     assert [one["status"] for one in found] == ["succeeded"]
 
