@@ -7,6 +7,7 @@ import pytest
 
 from nhood.sandbox.acting import Act
 from nhood.sandbox.paging import _page, _start
+from nhood.sandbox.wire_in import Incoming
 from schemas.expression import Template
 from schemas.provider import PagesSpec
 
@@ -39,7 +40,11 @@ def test_headers_say_where_a_list_goes_on_until_it_ends(page: int, headers: dict
         items=(),
         sheet=SimpleNamespace(page={"headers.link": "link", "headers.x-next-page": "next_page"}),
     )
-    incoming = SimpleNamespace(path="/v2/tasks")
-    params = {"page": page, "per_page": 2}
-    doing = cast("Act", SimpleNamespace(plan=plan, params=params, incoming=incoming))
-    assert _page(doing, [1, 2, 3]) == ([[1, 2], [3]][page - 1], headers)
+    api = SimpleNamespace(base_url=Template("https://api.acme.example"))
+    doing = SimpleNamespace(
+        plan=plan,
+        params={"page": page, "per_page": 2},
+        incoming=Incoming("acme", "GET", "/v2/tasks", "", {}, b""),
+        vendor=SimpleNamespace(spec=SimpleNamespace(api=api)),
+    )
+    assert _page(cast("Act", doing), [1, 2, 3]) == ([[1, 2], [3]][page - 1], headers)

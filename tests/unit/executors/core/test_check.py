@@ -61,7 +61,8 @@ def test_look_up_is_a_call_that_the_vendor_takes(spec, action):
     look = spec.action(action.check.action)
     assert look.check_params(action.check.params.render(roots)) == []
     request = next(call_checked(spec, action, params, variables_of(spec), "k"))
-    assert (request.method, request.read_only) == ("GET", True)
+    assert look.request is not None
+    assert (request.method, request.read_only) == (look.request.method, True)
 
 
 def test_effect_that_is_there_is_the_steps_success_and_nothing_is_sent():
