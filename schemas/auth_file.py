@@ -62,7 +62,6 @@ def _way(
     """Compile one way to connect."""
     credentials = _credentials(data.get("credentials", ()), place, reader)
     reader.credentials = frozenset(item.name for item in credentials)
-    header, _, value = data.get("token_header", _BASIC).partition(": ")
     account, signing, basic = data.get("account"), data.get("signing"), data.get("basic")
     signs_in = (
         reader.tree(data["token_json"], f"{place}.token_json", _ENTERED)
@@ -100,7 +99,7 @@ def _way(
         access_token_seconds=data.get("access_token_seconds"),
         token=_token(data.get("token", {}), f"{place}.token", reader),
         account=_account(account, f"{place}.account", reader) if account else None,
-        token_header=(header, reader.template(value, f"{place}.token_header", _HEADER)),
+        token_header=_header(data.get("token_header", _BASIC), f"{place}.token_header", reader),
         credentials=credentials,
         variable_defaults={n: v.default for n, v in variables.items() if v.default is not None},
         revoke_ends=data.get("revoke_ends", "grant"),
@@ -108,10 +107,19 @@ def _way(
         signing=_signing(signing, f"{place}.signing", reader) if signing else None,
         alternatives=alternatives,
         token_headers=data.get("token_headers", {}),
+        proofs={
+            name: _header(text, f"{place}.proofs.{name}", reader)
+            for name, text in data.get("proofs", {}).items()
+        },
         token_json=signs_in,
     )
     reader.credentials = frozenset()
     return found
+
+
+def _header(text: str, place: str, reader: Reader) -> tuple[str, Template]:
+    name, _, value = text.partition(": ")
+    return name, reader.template(value, place, _HEADER)
 
 
 def _credentials(data: Any, place: str, reader: Reader) -> tuple[Credential, ...]:  # noqa: ANN401

@@ -115,7 +115,12 @@ class ApiSpec:
 
 @dataclass(frozen=True, slots=True)
 class RequestSpec:
-    """The one request of an action (what needs several is a hook)."""
+    """The one request of an action (what needs several is a hook).
+
+    Attributes:
+        base_url: Instead of the API's usual one.
+        proof: Which of the auth's `proofs` it carries; empty: the usual header.
+    """
 
     method: str
     path: Template
@@ -124,6 +129,8 @@ class RequestSpec:
     json: Tree | None
     form: Tree | None
     passes: tuple[str, ...]
+    base_url: Template | None = None
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,7 @@ class AuthSpec:
             Templates over token, credentials, basic and connection.
         token_params: Extra fixed fields of the code exchange; `refresh_params` of the refresh.
         token_headers: Headers that the token endpoint wants besides.
+        proofs: Name and value of headers that some requests carry instead of `token_header`.
         token_json: Body of a sign-in of the vendor's own, which stands in for client credentials;
             a template over credentials and connection.
         credentials: What the customer enters; none for a consent.
@@ -186,6 +187,7 @@ class AuthSpec:
     signing: Signing | None = None
     alternatives: tuple["AuthSpec", ...] = ()
     token_headers: Mapping[str, str] = field(default_factory=dict)
+    proofs: Mapping[str, tuple[str, Template]] = field(default_factory=dict)
     token_json: Tree | None = None
 
     @property

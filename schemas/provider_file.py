@@ -365,6 +365,8 @@ def _request(data: Mapping[str, Any], place: str, reader: Reader) -> RequestSpec
         query=trees["query"],
         json=trees["json"],
         form=trees["form"],
+        base_url=reader.optional_template(data, "base_url", place, frozenset({"connection"})),
+        proof=data.get("proof", ""),
     )
 
 
@@ -417,6 +419,12 @@ def _check_look_up(place: str, action: ActionSpec, spec: ProviderSpec, reader: R
         reader.wrong(place, "a repeat does no harm, so nothing has to be looked up")
 
 
+def _check_proof(place: str, action: ActionSpec, spec: ProviderSpec, reader: Reader) -> None:
+    proof = action.request.proof if action.request else ""
+    if proof and any(proof not in way.proofs for way in spec.auth.ways):
+        reader.wrong(place, f"{proof!r} is not in auth.proofs")
+
+
 def _check_names(spec: ProviderSpec, reader: Reader) -> None:
     for name, action in spec.actions.items():
         if action.resource not in spec.resources:
@@ -424,6 +432,7 @@ def _check_names(spec: ProviderSpec, reader: Reader) -> None:
         if action.idempotency and action.read_only:
             reader.wrong(f"actions.{name}.idempotency", "a read needs no key")
         _check_look_up(f"actions.{name}.check", action, spec, reader)
+        _check_proof(f"actions.{name}.request.proof", action, spec, reader)
     for number, limit in enumerate(spec.limits):
         for name in limit.actions - spec.actions.keys():
             reader.wrong(f"limits[{number}].actions", f"{name!r} is not an action")

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import orjson
 
 from schemas.errors import InvalidInput, Problem
-from schemas.expression import Tree
+from schemas.expression import Template, Tree
 from schemas.provider import ActionSpec, ProviderSpec
 from schemas.transforms import as_text
 
@@ -28,6 +28,7 @@ class Request:
         json: The JSON body, None for none; at most one of json, form and content is there.
         read_only: It changes nothing at the vendor.
         with_token: Whether the driver adds the token header (an upload address may want none).
+        proof: Which of the auth's `proofs` stands in for the token header; empty: none.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Request:
     content: bytes | None = None
     read_only: bool = False
     with_token: bool = True
+    proof: str = ""
 
     @property
     def full_url(self) -> str:
@@ -167,17 +169,21 @@ def render(
             body = {**(body or {}), name: effect_key}
     return Request(
         method=request.method,
-        url=_base(spec, account, roots) + request.path.text_with(roots, path_segment),
+        url=_base(request.base_url or spec.api.base_url, spec, account, roots)
+        + request.path.text_with(roots, path_segment),
         headers=headers,
         query=_query(request.query, roots, spec.api.nesting),
         json=body,
         form=_form(request.form, roots, spec.api.nesting),
         read_only=action.read_only,
+        proof=request.proof,
     )
 
 
-def _base(spec: ProviderSpec, account: Mapping[str, Any], roots: Mapping[str, Any]) -> str:
-    for path in spec.api.base_url.paths:
+def _base(
+    base_url: Template, spec: ProviderSpec, account: Mapping[str, Any], roots: Mapping[str, Any]
+) -> str:
+    for path in base_url.paths:
         name = str(path.steps[0])
         variable = spec.auth.variables[name]
         value = account.get(name)
@@ -188,7 +194,7 @@ def _base(spec: ProviderSpec, account: Mapping[str, Any], roots: Mapping[str, An
             )
         if variable.source == "customer" and not variable.accepts(value):
             raise InvalidInput(f"{value!r} is not a {name}.", code="bad_connection")
-    return spec.api.base_url.text(roots).rstrip("/")
+    return base_url.text(roots).rstrip("/")
 
 
 def path_segment(value: str) -> str:

@@ -409,11 +409,13 @@ class Driver:
             headers["traceparent"] = trip.traceparent
         trip.request = _told(request, url)
         if request.with_token:
-            headers |= credential.proof.headers(request.method, url, headers, body, now())
+            headers |= credential.proof.headers(
+                request.method, url, headers, body, now(), request.proof
+            )
         answer = await self._calls.send(request.method, url, headers, body)
         received = now_us() / 1_000_000
         # A vendor may repeat the token it was given, and answers go onto the log.
-        token = credential.header_value.reveal().rpartition(" ")[2]
+        token = credential.proof.carried(request.proof).reveal().rpartition(" ")[2]
         content = bytes_without(answer.content, (token,))
         response = Response(answer.status, answer.headers, content, received)
         if trip.gate is not None:

@@ -68,7 +68,7 @@ class Trial:
             headers["content-type"] = kind
         url = self._address(request.full_url)
         if request.with_token:
-            headers |= self._proof(request.method, url, headers, content)
+            headers |= self._proof(request, url, headers, content)
         answer = await self.client.request(request.method, url, headers=headers, content=content)
         response = Response(answer.status_code, answer.headers, answer.content, now().timestamp())
         if self.watch is not None:
@@ -85,8 +85,9 @@ class Trial:
         return endpoints.resolve(url, self.spec, "test", self.settings)
 
     def _proof(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
+        self, request: Request, url: str, headers: Mapping[str, str], content: bytes | None
     ) -> Mapping[str, str]:
         entered = {item.name: Secret(self.token) for item in self.spec.auth.credentials}
         roots = roots_of(self.spec, self.token, entered, self.account)
-        return proof_of(self.spec.auth, roots).headers(method, url, headers, content, now())
+        proof = proof_of(self.spec.auth, roots)
+        return proof.headers(request.method, url, headers, content, now(), request.proof)

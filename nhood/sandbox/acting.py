@@ -255,7 +255,8 @@ def _create(doing: Act, further: Mapping[str, Any] | None = None) -> Answer:
         if isinstance(front, str) and name in names:
             names[name] = f"{front}-{str(names[name]).rpartition('-')[2]}"
     for name, path in plan.resource.taken.items():
-        names[name] = dig(doing.sent, tuple(path.split("."))) or names.get(name)
+        told = dig(doing.sent, tuple(path.split("."))) or doing.params.get(path)
+        names[name] = told or names.get(name)
     sent = doing.sent
     if plan.sheet.mime is not None:
         sent = {**sent, **mime.shown(dig(sent, tuple(plan.sheet.mime.split("."))))}

@@ -143,12 +143,12 @@ def _build(spec: ProviderSpec) -> Vendor:
     consented = spec.connected_by("oauth2")
     vendor = Vendor(consented, read_sheet(spec.folder), spec.auth.entered, place)
     _add_auth(vendor, spec.auth.ways)
-    base = spec.api.base_url.source
     for action in spec.actions.values():
         plan = plan_action(action, vendor.sheet)
         if plan is not None and action.request is not None:
-            path = action.request.path.source
-            vendor.add(action.request.method, base + path, Route("action", plan))
+            base = action.request.base_url or spec.api.base_url
+            source = base.source + action.request.path.source
+            vendor.add(action.request.method, source, Route("action", plan))
     for extra in vendor.sheet.routes:
         source = re.sub(r"\{(\w+)\}", r"${params.\1}", extra.path)
         vendor.add(extra.method, source, Route("extra", extra=extra))

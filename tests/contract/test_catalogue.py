@@ -81,4 +81,5 @@ def test_every_secret_of_a_connection_goes_into_what_is_sent(spec: ProviderSpec)
 def _sent(spec: ProviderSpec, token: str, secrets: dict[str, Secret]) -> str:
     proof = proof_of(spec.auth, roots_of(spec, token, secrets, variables_of(spec)))
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    return repr(proof.headers("GET", "https://api.example/", {}, None, at))
+    names = ("", *proof.others)
+    return repr([proof.headers("GET", "https://api.example/", {}, None, at, n) for n in names])

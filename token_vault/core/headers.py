@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -21,14 +21,26 @@ class Proof:
     Attributes:
         header, value: The header that carries the credential; empty where requests are signed.
         keys: What requests are signed with.
+        others: Further headers, by the names that requests give where they want one of these.
     """
 
     header: str
     value: Secret
     keys: AwsKeys | None = None
+    others: Mapping[str, tuple[str, Secret]] = field(default_factory=dict)
+
+    def carried(self, name: str = "") -> Secret:
+        """Give the value of the usual header, or of the one of `others` with this name."""
+        return self.others[name][1] if name else self.value
 
     def headers(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, at: datetime
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        at: datetime,
+        name: str = "",
     ) -> dict[str, str]:
         """Give the headers to add to a request.
 
@@ -38,7 +50,10 @@ class Proof:
             headers: That are sent besides.
             body: As it will be sent; None: none.
             at: UTC; it stands in signatures.
+            name: Of one of `others`; empty: the usual one.
         """
+        if name:
+            return {self.others[name][0]: self.carried(name).reveal()}
         if self.keys is None:
             return {self.header: self.value.reveal()}
         return sign(self.keys, method, url, headers, body or b"", at)
@@ -90,5 +105,9 @@ def proof_of(auth: AuthSpec, roots: Mapping[str, Any]) -> Proof:
                 service=signing.service,
             ),
         )
-    name, template = auth.token_header
-    return Proof(name, Secret(template.text(roots)))
+    others = {
+        name: (header, Secret(template.text(roots)))
+        for name, (header, template) in auth.proofs.items()
+    }
+    header, template = auth.token_header
+    return Proof(header, Secret(template.text(roots)), others=others)

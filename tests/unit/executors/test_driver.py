@@ -102,6 +102,27 @@ async def test_call_carries_token_body_and_trace():
     assert orjson.loads(request.content)["text"] == "hi"
 
 
+async def test_request_carries_the_proof_that_it_names_and_its_answer_does_not_tell_it():
+    class TwoKeys(FakeTokens):
+        async def resolve(self, workspace, mode, provider, user, connection_id=None) -> Credential:
+            others = {"track": ("Authorization", Secret("Basic c2l0ZTprZXk="))}
+            proof = Proof("Authorization", Secret("Bearer app-1"), others=others)
+            known = spec.connection({})
+            return Credential(workspace, "conn_1", provider, mode, proof, known, 1)
+
+    spec = load_catalogue().get("customer_io")
+    told = httpx.Response(400, json={"meta": {"error": "bad key c2l0ZTprZXk="}})
+    calls = ScriptedCalls(lambda _: told)
+    driver = Driver(calls, TwoKeys(), Settings())
+    params = Payload(orjson.dumps({"identifier": "ann-1", "email": "ann@example.com"}))
+    step = command("identify_person", params=params)
+    carried = await driver.run(step, spec, spec.action(step.action), "00-a-b-01")
+    (request,) = calls.seen
+    assert str(request.url) == "https://track.customer.io/api/v1/customers/ann-1"
+    assert request.headers["authorization"] == "Basic c2l0ZTprZXk="
+    assert "c2l0ZTprZXk=" not in repr(carried)
+
+
 async def test_test_mode_calls_the_sandbox():
     _, (request,) = await run(lambda _: httpx.Response(200, json=SENT), command(mode="test"))
     assert str(request.url) == f"{Settings().sandbox_base}/slack/api/chat.postMessage"

@@ -44,6 +44,13 @@ def test_param_stays_one_segment_of_the_path(value: str, encoded: str) -> None:
     assert request.url == f"https://api.atlassian.com/ex/jira/c1/rest/api/3/issue/{encoded}"
 
 
+@pytest.mark.parametrize("host", ["track.customer.io", "track-eu.customer.io"])
+def test_request_can_go_to_another_host_with_another_proof(host: str) -> None:
+    params = {"identifier": "ann-1", "email": "ann@example.com"}
+    request = _render("customer_io", "identify_person", params, track_host=host)
+    assert (request.url, request.proof) == (f"https://{host}/api/v1/customers/ann-1", "track")
+
+
 def test_defaults_fill_what_is_left_out() -> None:
     request = _render("jira", "create_issue", {"project": "P", "summary": "s"}, cloudid="c1")
     assert request.json == {

@@ -1,0 +1,1 @@
+"""Customer.io, as data in provider.yaml."""
