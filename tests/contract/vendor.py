@@ -2,7 +2,8 @@
 
 variables:   {subdomain: acme}   a sample of each account variable without a default
 pages:       by action or "*": what an answer says where a list goes on (`more`, with {n} for
-             the page's number; `headers` where headers say it) and where it is over (`end`)
+             the page's number; `headers` where headers say it) and where it is over (`end`);
+             `empty: true` where nothing says so but a page without items
 shortened:   true where the examples leave out fields that the description requires of answers
 departures:  where we depart from the vendor's description, each with the reason; each must
              be needed (shell patterns in `action` and `place`)
@@ -52,6 +53,7 @@ class Ends:
     more: Mapping[str, Any]
     end: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
+    empty: bool = False
 
 
 @dataclass(frozen=True)

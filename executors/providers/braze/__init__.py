@@ -1,0 +1,1 @@
+"""Braze, as data in provider.yaml."""
