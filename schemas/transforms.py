@@ -266,6 +266,17 @@ def last_id(value: object) -> object:
     return last.get("id") if isinstance(last, Mapping) else None
 
 
+def sorted_pairs(value: object) -> object:
+    """Write a form's pairs in the order of their names, names and values without anything between.
+
+    A pair that comes twice stands once, as Twilio signs it.
+    """
+    if not isinstance(value, list):
+        return value
+    pairs = sorted({(str(name), str(one)) for name, one in value})
+    return "".join(name + one for name, one in pairs)
+
+
 def next_link(value: object) -> object:
     """Find the address of the next page in a Link header; null where there is none.
 
@@ -335,5 +346,6 @@ TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
     "number": number,
     "sentences": sentences,
     "slashed": slashed,
+    "sorted_pairs": sorted_pairs,
     "text": text,
 }

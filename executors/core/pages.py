@@ -3,6 +3,7 @@
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import Any, Final
+from urllib.parse import urljoin
 
 from executors.core.outcome import Outcome, Succeeded, classify
 from executors.core.request import Request, Response, render
@@ -79,7 +80,8 @@ def _by_url(pages: PagesSpec, request: Request, roots: Mapping[str, Any]) -> Req
     address = pages.next_url.find(roots) if pages.next_url is not None else ABSENT
     if not isinstance(address, str) or not address:
         return None
-    following = replace(request, url=address, query=())
+    # Twilio tells the path alone.
+    following = replace(request, url=urljoin(request.url, address), query=())
     # The token must not follow an address to another host.
     return following if following.origin == request.origin else None
 

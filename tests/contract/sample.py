@@ -20,6 +20,7 @@ _TEXTS = (
     "roge@example.org",
     "6dcb09b5b57875f334f61aebed695e2e4193db5e",
     "https://example.org/a",
+    *(f"{kind}{'0123456789abcdef' * 2}" for kind in ("MG", "HX", "AP")),  # Twilio's ids
 )
 
 

@@ -160,3 +160,8 @@ def test_one_address_becomes_an_object() -> None:
     made = TRANSFORMS["address"]("Ada <ada@acme.example>")
     assert made == {"email": "ada@acme.example", "name": "Ada"}
     assert TRANSFORMS["address"](made) is made
+
+
+def test_pairs_are_sorted_and_stand_once() -> None:
+    pairs = [["To", "2"], ["Body", "b"], ["To", "1"], ["To", "2"]]
+    assert TRANSFORMS["sorted_pairs"](pairs) == "BodybTo1To2"
