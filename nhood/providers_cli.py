@@ -103,7 +103,7 @@ def _add_check(app: typer.Typer, say: Callable[[str], None]) -> None:
     ) -> None:
         """Look whether providers are whole; exit code 1 where something is wrong.
 
-        Shape, references, examples, captured failures, signatures, samples of webhooks.
+        Shape, references, examples, documented failures, signatures, samples of webhooks.
         """
         from nhood.providers.checking import faults
         from schemas.tiers import standing

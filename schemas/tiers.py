@@ -1,7 +1,7 @@
 """How far a provider's integration is shown to be right; computed from its folder, never declared.
 
 bronze  every action renders from its example, and the answer is read
-silver  besides: failures of the vendor's own that were captured, an error map, known limits
+silver  besides: failures as the vendor documents them, an error map, known limits
 gold    besides: held against the vendor's own description, and its webhooks against a
         published signature or a sample of what it sends (where it sends any)
 """
@@ -23,7 +23,7 @@ class Standing:
     """What a provider's folder shows.
 
     Attributes:
-        failures: Captured failures of the vendor that the error map is held against.
+        failures: The vendor's failures, as documented, that the error map is held against.
         described: Actions that name their operation in the vendor's description.
         vectors: Published signatures that are checked.
         sampled: The sandbox knows what an event of the vendor looks like.
@@ -64,7 +64,7 @@ def _is_sampled(spec: ProviderSpec) -> bool:
 def _lacking_for_silver(spec: ProviderSpec, failures: int) -> list[str]:
     lacking = []
     if failures < FAILURES_MIN:
-        lacking.append(f"{FAILURES_MIN} captured failures in fixtures/ (there are {failures})")
+        lacking.append(f"{FAILURES_MIN} documented failures in fixtures/ (there are {failures})")
     if not spec.errors:
         lacking.append("an error map (`errors`)")
     if not spec.limits:

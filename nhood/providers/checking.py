@@ -1,7 +1,7 @@
 """Looks whether a provider's folder is whole: what `nhood providers check` tells.
 
 Shape, references and conditions are checked where the file is read; here each example is rendered
-and its answer read, each captured failure goes through the error map, each published signature
+and its answer read, each documented failure goes through the error map, each published signature
 through the check that ingest makes, and each sample of an event is read as ingest reads it.
 """
 

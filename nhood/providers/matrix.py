@@ -10,12 +10,12 @@ from schemas.triggers import triggers_of
 _HEAD = """# Integrations
 
 Written by `nhood providers docs` from `executors/providers/`: nothing here is kept by hand.
-Tiers are computed: **bronze** renders and is read; **silver** has the vendor's own failures, an
-error map and limits; **gold** is held against the vendor's own description, and its webhooks
+Tiers are computed: **bronze** renders and is read; **silver** has the vendor's documented
+failures, an error map and limits; **gold** is held against the vendor's own description, and its webhooks
 against a published signature or a sample.
 
 """
-_COLUMNS = ("provider", "tier", "actions", "connect", "refresh", "limits", "errors (captured)",
+_COLUMNS = ("provider", "tier", "actions", "connect", "refresh", "limits", "errors (held against)",
             "triggers", "signature vectors", "contract")  # fmt: skip
 
 
