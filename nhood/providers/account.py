@@ -10,8 +10,10 @@ from schemas.expression import ABSENT, Template
 from schemas.provider import ProviderSpec
 
 # What a customer may have told; one of these fits most variables.
-_TOLD: Final = ("acme", "acme.example.com", "https://acme.example.com", "us-east-1", "eu", "us1",
-                "1234567890", "AC0123456789abcdef0123456789abcdef")  # fmt: skip
+_TOLD: Final = (
+    *("acme", "acme.example.com", "https://acme.example.com", "us-east-1", "eu", "us1"),
+    *("1234567890", "AC0123456789abcdef0123456789abcdef", "rest.iad-01.braze.com"),
+)
 
 
 def variables_of(spec: ProviderSpec, told: Mapping[str, str]) -> dict[str, str]:

@@ -11,8 +11,8 @@ _HEAD = """# Integrations
 
 Written by `nhood providers docs` from `executors/providers/`: nothing here is kept by hand.
 Tiers are computed: **bronze** renders and is read; **silver** has the vendor's documented
-failures, an error map and limits; **gold** is held against the vendor's own description, and its webhooks
-against a published signature or a sample.
+failures, an error map and limits; **gold** is held against the vendor's own description, and
+its webhooks against a published signature or a sample.
 
 """
 _COLUMNS = ("provider", "tier", "actions", "connect", "refresh", "limits", "errors (held against)",

@@ -9,7 +9,7 @@ from nhood.providers.pages import pages
 from nhood.providers.scaffold import scaffold
 from schemas.errors import Conflict, InvalidInput
 from schemas.provider import load_catalogue
-from tests.contract.cases import CATALOGUE
+from tests.contract.cases import CATALOGUE, VENDORS
 
 DOCS = Path(__file__).parents[2] / "docs" / "integrations"
 
@@ -22,7 +22,7 @@ def test_pages_are_as_the_files_say() -> None:
 
 
 def test_check_finds_nothing_wrong_with_any_provider() -> None:
-    found = {spec.slug: faults(spec, {}) for spec in CATALOGUE}
+    found = {spec.slug: faults(spec, VENDORS[spec.slug].variables) for spec in CATALOGUE}
     assert {slug: wrong for slug, wrong in found.items() if wrong} == {}
 
 
