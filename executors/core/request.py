@@ -18,6 +18,10 @@ _DOTS: Final = frozenset({"", ".", ".."})
 
 Pairs = tuple[tuple[str, str], ...]
 
+_BARE: Final = "!$&'()*,;:=@"
+"""What stands as it is in a path's segment (RFC 3986 §3.3). The HTTP client would write it so in
+any case, and then a signature over the address would be one over another address."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -212,7 +216,7 @@ def path_segment(value: str) -> str:
             problems=[problem],
             code="invalid_params",
         )
-    return quote(value, safe="")
+    return quote(value, safe=_BARE)
 
 
 def _query(tree: Tree | None, roots: Mapping[str, Any], nesting: str) -> Pairs:

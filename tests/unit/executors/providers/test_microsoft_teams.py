@@ -14,7 +14,7 @@ SENT = response(201, {"id": "m1"})
 
 def members(user: str) -> list[str]:
     sent, _ = run(TEAMS, ACTION, {"user": user, "text": "Hi"}, [CHAT, SENT])
-    assert sent[1].url.endswith("/chats/19%3Ac%40thread.v2/messages")
+    assert sent[1].url.endswith("/chats/19:c@thread.v2/messages")
     return [member["user@odata.bind"] for member in sent[0].json["members"]]
 
 
