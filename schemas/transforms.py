@@ -89,6 +89,14 @@ def base64_json(value: object) -> object:
         return None
 
 
+def from_json(value: object) -> object:
+    """Read JSON out of a text, as SNS wraps it; what is none passes as it is."""
+    try:
+        return orjson.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 def crc32(value: object) -> object:
     """Reckon the CRC-32 of a text or a request's raw body, a number without a sign.
 
@@ -331,6 +339,7 @@ TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
     "email": as_email,
     "first_label": first_label,
     "from_base64": from_base64,
+    "from_json": from_json,
     "id": as_id,
     "json": json_text,
     "last_id": last_id,

@@ -103,6 +103,9 @@ def test_adf_never_holds_an_empty_text(text: str) -> None:
         ),
         ("next_link", "", None),
         ("crc32", "123456789", 3421780262),
+        ("from_json", '{"eventType":"Send"}', {"eventType": "Send"}),
+        ("from_json", "You have chosen", "You have chosen"),
+        ("from_json", {"a": 1}, {"a": 1}),
     ],
 )
 def test_transform_gives(name: str, value: object, result: object) -> None:
