@@ -111,6 +111,11 @@ class Plan:
         parts = [leaf for leaf in wanted if leaf.place != "path"]
         return sum(dig(_part(incoming, leaf.place, {}), leaf.path) is ABSENT for leaf in parts)
 
+    def knows(self, incoming: Incoming) -> int:
+        """Count the params that stand where they would."""
+        parts = [leaf for leaf in self.leaves if leaf.place != "path"]
+        return sum(dig(_part(incoming, leaf.place, {}), leaf.path) is not ABSENT for leaf in parts)
+
     def read(self, incoming: Incoming, groups: Mapping[str, str]) -> dict[str, Any]:
         """Give the params that the request holds; those that are transformed as they came."""
         params: dict[str, Any] = {}

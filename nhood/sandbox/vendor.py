@@ -121,9 +121,11 @@ class Vendor:
 
 
 def _best(routes: list[Route], incoming: Incoming) -> Route:
-    def score(route: Route) -> tuple[int, int]:
+    def score(route: Route) -> tuple[int, int, int]:
         plan = route.plan
-        return (plan.fits(incoming), -plan.lacks(incoming)) if plan is not None else (0, 0)
+        if plan is None:
+            return 0, 0, 0
+        return plan.fits(incoming), -plan.lacks(incoming), plan.knows(incoming)
 
     return max(routes, key=score)
 
