@@ -13,7 +13,7 @@ from schemas.provider import ProviderSpec
 _TOLD: Final = (
     *("acme", "acme.example.com", "https://acme.example.com", "us-east-1", "eu", "us1"),
     *("1234567890", "AC0123456789abcdef0123456789abcdef", "rest.iad-01.braze.com"),
-    "+14155238886",
+    *("+14155238886", "123456789012"),
 )
 
 
