@@ -3,24 +3,20 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import orjson
 
-from schemas.errors import InvalidInput, Problem
+from schemas.errors import InvalidInput
 from schemas.expression import Template, Tree
 from schemas.provider import ActionSpec, ProviderSpec
+from schemas.segments import path_segment
 from schemas.transforms import as_text
 
 JSON_TYPE: Final = "application/json; charset=utf-8"
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
-_DOTS: Final = frozenset({"", ".", ".."})
 
 Pairs = tuple[tuple[str, str], ...]
-
-_BARE: Final = "!$&'()*,;:=@"
-"""What stands as it is in a path's segment (RFC 3986 §3.3). The HTTP client would write it so in
-any case, and then a signature over the address would be one over another address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,24 +195,6 @@ def _base(
         if variable.source == "customer" and not variable.accepts(value):
             raise InvalidInput(f"{value!r} is not a {name}.", code="bad_connection")
     return base_url.text(roots).rstrip("/")
-
-
-def path_segment(value: str) -> str:
-    """Encode a value as one segment of a URL's path.
-
-    Raises:
-        InvalidInput: Where the value would name another place (empty, `.` or `..`).
-    """
-    if value.strip() in _DOTS:
-        problem = Problem(
-            "params", f"{value!r} cannot name anything in an address", code="bad_value"
-        )
-        raise InvalidInput(
-            f"{value!r} cannot name anything in an address.",
-            problems=[problem],
-            code="invalid_params",
-        )
-    return quote(value, safe=_BARE)
 
 
 def _query(tree: Tree | None, roots: Mapping[str, Any], nesting: str) -> Pairs:

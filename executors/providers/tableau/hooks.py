@@ -12,7 +12,8 @@ from xml.sax.saxutils import quoteattr
 
 from executors.core.action import Call, Steps
 from executors.core.outcome import Rejected, Succeeded
-from executors.core.request import Request, path_segment
+from executors.core.request import Request
+from schemas.segments import path_segment
 from schemas.transforms import as_text
 
 

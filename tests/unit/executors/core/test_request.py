@@ -6,9 +6,10 @@ from urllib.parse import unquote
 import pytest
 from yarl import URL
 
-from executors.core.request import Request, Response, path_segment, render
+from executors.core.request import Request, Response, render
 from schemas.errors import InvalidInput
 from schemas.provider import ActionSpec, ProviderSpec, load_catalogue
+from schemas.segments import path_segment
 
 CATALOGUE = load_catalogue()
 SALESFORCE = {"instance_url": "https://acme.my.salesforce.com"}
