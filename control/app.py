@@ -45,7 +45,7 @@ from control.throttle import Throttle
 from schemas.errors import NeighbourhoodError
 from schemas.provider import Catalogue
 from schemas.settings import Settings
-from token_vault.hooks import Hooks
+from token_vault.subscriptions import Subscriptions
 from wire.bus import KafkaPublisher, Log, Publisher
 from wire.clock import now, now_us
 from wire.database import Pool, connection, open_pool
@@ -59,13 +59,14 @@ STOP_S: Final = 5.0
 _log = structlog.get_logger()
 
 
-def build_ports(
+def build_ports(  # noqa: PLR0913 - the composition root hands everything over
     settings: Settings,
     pool: Pool,
     publisher: Publisher,
     log: Log,
     catalogue: Catalogue,
     sealer: Sealer,
+    subscriptions: Subscriptions,
 ) -> Ports:
     """Put the ports together.
 
@@ -89,7 +90,7 @@ def build_ports(
         throttle=Throttle(settings.redis_url),
         definitions=Definitions(pool, publisher, now_us),
         actions=CatalogueActions(catalogue),
-        hooks=Hooks(pool, sealer),
+        subscriptions=subscriptions,
         usage=Usage(pool),
     )
 

@@ -17,6 +17,7 @@ from control.throttle import Throttle
 from schemas.provider import Catalogue
 from schemas.settings import Secret, Settings
 from token_vault.hooks import Hooks
+from token_vault.subscriptions import Subscriptions
 from wire.bus import Log, Publisher
 from wire.clock import mint as mint_id
 from wire.clock import now_us
@@ -71,8 +72,13 @@ class Ports:
     throttle: Throttle
     definitions: Definitions
     actions: CatalogueActions
-    hooks: Hooks
+    subscriptions: Subscriptions
     usage: Usage
     clock: Callable[[], int] = now_us
     mint: Callable[[str], str] = mint_id
     waiters: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(WAITERS_MAX))
+
+    @property
+    def hooks(self) -> Hooks:
+        """Addresses for vendors' webhooks."""
+        return self.subscriptions.hooks

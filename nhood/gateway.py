@@ -257,7 +257,7 @@ async def opened(settings: Settings) -> AsyncIterator[Parts]:
         stack.push_async_callback(listeners.close)
         await listeners.start()
         log = KafkaLog(bootstrap, f"nhood-{_STAGE}")
-        ports = build_ports(settings, pool, publisher, log, catalogue, vault)
+        ports = build_ports(settings, pool, publisher, log, catalogue, vault, vault.subscriptions)
         stack.push_async_callback(ports.throttle.close)
         directory = Directory(vault.webhook_secrets, now_us)
         client = open_client(allow_private=allowed_by(settings))

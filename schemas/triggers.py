@@ -119,7 +119,8 @@ class TriggerSpec:
     Attributes:
         events: Names of the most used events; `open` says whether others are taken as well.
         payload_field: Field of a form that holds the event as JSON.
-        register: How a subscription comes about, for people; empty: by the vendor's API.
+        register: How a subscription comes about, for people; empty: by the vendor's API
+            (`schemas.registration`).
         skip_when: Holds for requests that are neither events nor a handshake (GitHub's ping).
     """
 

@@ -1,4 +1,4 @@
-"""Duties of the vault in the executors: refresh what is due, publish changes, tell developers.
+"""Duties of the vault in the executors: refresh, publish changes, tell developers, renew webhooks.
 
 Each duty is a turn that says whether there is more; turns repeat until the block ends.
 """
@@ -22,6 +22,7 @@ from wire.clock import rng
 REFRESH_EVERY_S: Final = 1.0
 PUBLISH_EVERY_S: Final = 0.5
 TELL_EVERY_S: Final = 1.0
+RENEW_EVERY_S: Final = 30.0
 _RETRY_S: Final = 3.0
 _log = structlog.get_logger("vault")
 
@@ -37,6 +38,7 @@ async def vault_duties(vault: Vault, publisher: Publisher) -> AsyncIterator[None
             ("refresh", scheduler.turn, REFRESH_EVERY_S),
             ("publish", lambda: publish_some(vault.pool, publisher), PUBLISH_EVERY_S),
             ("tell", notices.turn, TELL_EVERY_S),
+            ("renew subscriptions", vault.subscriptions.turn, RENEW_EVERY_S),
         ):
             await stack.enter_async_context(repeating(name, turn, every_s))
         yield

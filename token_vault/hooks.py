@@ -6,12 +6,13 @@ address is all that vouches for them. A changed secret leaves the old one good f
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from psycopg.rows import class_row, dict_row
+from psycopg.types.json import Jsonb
 
 from schemas.errors import Conflict, NotFound
 from schemas.ids import derived_id, is_id
@@ -23,15 +24,22 @@ OVERLAP_H: Final = 24
 ENDPOINTS_MAX: Final = 500
 # Connections of one account that an event goes to.
 OWNERS_MAX: Final = 100
-_ROW: Final = (
+ROW: Final = (
     "id, workspace_id, mode, provider, label, connection_id, secret, old_secret, old_until,"
-    " created_at, updated_at"
+    " created_at, updated_at, params, subscription, renew_at, renew_error"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class HookRow:
-    """One address; secrets sealed."""
+    """One address; secrets sealed.
+
+    Attributes:
+        params: What the platform is to subscribe to; None: the subscription is made by hand.
+        subscription: `{"id": …}` as the vendor gave it; None: not subscribed.
+        renew_at: When it must be renewed; None: it never ends.
+        renew_error: Why it could not be, last time.
+    """
 
     id: str
     workspace_id: str
@@ -44,6 +52,10 @@ class HookRow:
     old_until: datetime | None
     created_at: datetime
     updated_at: datetime
+    params: Mapping[str, Any] | None
+    subscription: Mapping[str, Any] | None
+    renew_at: datetime | None
+    renew_error: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +100,7 @@ class Hooks:
         self._pool = pool
         self._sealer = sealer
 
-    async def create(
+    async def create(  # noqa: PLR0913 - a row, column by column
         self,
         workspace: str,
         mode: str,
@@ -96,8 +108,18 @@ class Hooks:
         label: str,
         connection_id: str | None,
         secret: Secret | None,
+        params: Mapping[str, Any] | None = None,
     ) -> HookRow:
         """Make an address.
+
+        Args:
+            workspace: Whose.
+            mode: `live` or `test`.
+            provider: Its slug.
+            label: For people.
+            connection_id: Whose account its events are of.
+            secret: What the vendor signs with.
+            params: What is to be subscribed to (`token_vault.subscriptions` does it).
 
         Raises:
             NotFound: `connection_not_found`: not of this workspace, mode and provider.
@@ -129,9 +151,12 @@ class Hooks:
             sealed = await self._seal(workspace, name, secret) if secret is not None else None
             await cursor.execute(
                 "INSERT INTO webhook_endpoints"
-                " (id, workspace_id, mode, provider, label, connection_id, secret)"
-                " VALUES (%s, %s, %s, %s, %s, %s, %s)",
-                (name, workspace, mode, provider, label, connection_id, sealed),
+                " (id, workspace_id, mode, provider, label, connection_id, secret, params)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+                (
+                    *(name, workspace, mode, provider, label, connection_id, sealed),
+                    None if params is None else Jsonb(params),
+                ),
             )
         return await self.get(workspace, mode, name)
 
@@ -144,7 +169,7 @@ class Hooks:
             on.cursor(row_factory=class_row(HookRow)) as cursor,
         ):
             await cursor.execute(
-                f"SELECT {_ROW} FROM webhook_endpoints WHERE workspace_id = %s AND mode = %s"  # noqa: S608 - columns of ours
+                f"SELECT {ROW} FROM webhook_endpoints WHERE workspace_id = %s AND mode = %s"  # noqa: S608 - columns of ours
                 " AND (%s::text IS NULL OR provider = %s) AND id > %s ORDER BY id LIMIT %s",
                 (workspace, mode, provider, provider, after, limit),
             )
@@ -161,7 +186,7 @@ class Hooks:
             on.cursor(row_factory=class_row(HookRow)) as cursor,
         ):
             await cursor.execute(
-                f"SELECT {_ROW} FROM webhook_endpoints"  # noqa: S608 - columns of ours
+                f"SELECT {ROW} FROM webhook_endpoints"  # noqa: S608 - columns of ours
                 " WHERE workspace_id = %s AND mode = %s AND id = %s",
                 (workspace, mode, name),
             )

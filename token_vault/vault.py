@@ -7,6 +7,7 @@ Vault.open    from settings and a pool; refuses to start without a root key
 .keeper       stores what was granted or entered (`token_vault.keeper.Keeper`)
 .apps         OAuth apps, the workspaces' own and the platform's (`token_vault.apps.Apps`)
 .store        connections as rows
+.subscriptions    webhooks that vendors' APIs register (`token_vault.subscriptions.Subscriptions`)
 .audit        who was given a credential (`token_vault.audit.AccessLog`)
 .seal_text, .open_text, .webhook_secrets    a workspace's own secrets
 """
@@ -28,12 +29,15 @@ from token_vault.audit import AccessLog
 from token_vault.core.envelope import Place
 from token_vault.core.grants import missing_scopes
 from token_vault.entered import Entered
+from token_vault.hooks import Hooks
 from token_vault.keeper import Keeper, no_connection
 from token_vault.keys import Borrowed, KeyRing
 from token_vault.oauth import OAuth, Parts
 from token_vault.root import KeyProvider, check_root, open_provider, prove
 from token_vault.sealing import Sealer
 from token_vault.store import Connection, ConnectionStore, shared
+from token_vault.subscribed import Subscribed
+from token_vault.subscriptions import Subscriptions
 from token_vault.tokens import TokenSource
 from wire.clock import now
 from wire.database import Pool, connection
@@ -89,6 +93,10 @@ class Vault:
         parts = Parts(settings, catalogue, pool, self.sealer, self.keeper, client, self.apps, now)
         self.oauth = OAuth(parts)
         self.entered = Entered(parts)
+        hooks, rows = Hooks(pool, self.sealer), Subscribed(pool)
+        self.subscriptions = Subscriptions(
+            settings, catalogue, self.tokens, hooks, rows, client, now
+        )
 
     @classmethod
     async def open(
@@ -192,6 +200,8 @@ class Vault:
         row = await self.store.get(workspace, connection_id)
         if row is None or row.mode != mode:
             raise no_connection(connection_id)
+        # While the grant is still good, and the rows are there that go with the connection.
+        await self.subscriptions.remove_all(workspace, connection_id)
         # Deleted first: a refresh that is under way can then store nothing any more.
         deleted = await self.store.delete(workspace, connection_id)
         self.tokens.forget(connection_id)

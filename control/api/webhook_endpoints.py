@@ -1,10 +1,12 @@
 """Addresses for vendors' webhooks: made, listed, given a secret, deleted."""
 
+import asyncio
 import base64
 import secrets
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
+import orjson
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field, StringConstraints
 
@@ -13,12 +15,14 @@ from control.core.cursor import read_cursor, write_cursor
 from control.ports import Ports
 from schemas.access import needs
 from schemas.errors import InvalidInput, Problem
+from schemas.registration import RegistrationSpec, registration_of
 from schemas.settings import Secret
 from schemas.triggers import TriggerSpec, triggers_of
 from token_vault.hooks import OVERLAP_H, HookRow
 
 _TAGS: Final[list[Any]] = ["vendors' webhooks"]
 SECRET_MAX: Final = 4_096
+PARAMS_BYTES_MAX: Final = 16_384
 _URLSAFE: Final = str.maketrans("+/", "-_", "=")
 _Id = Annotated[str, Path(max_length=64, examples=["hook_01jd3k5m7n9p1q3r5s7t9v1w3x"])]
 _SecretText = Annotated[Text, StringConstraints(min_length=1, max_length=SECRET_MAX)]
@@ -36,6 +40,12 @@ class EndpointBody(Body):
     )
     secret: _SecretText | None = Field(
         None, description="What the vendor signs with. null: we make one where the vendor takes it."
+    )
+    params: dict[str, Any] | None = Field(
+        None,
+        description="Lets the platform subscribe at the vendor, with the connection's token, and"
+        " says what to: what `registers_with` names. null: the address is entered by hand.",
+        examples=[{"owner": "acme", "repo": "shop", "events": ["issues"]}],
     )
 
 
@@ -62,6 +72,15 @@ class EndpointAnswer(BaseModel):
         " `subscription`: it is given at the registration; null: there is none."
     )
     how: str = Field(description="How the address is entered at the vendor.")
+    registers_with: list[str] | None = Field(
+        description="The `params` with which the platform subscribes by itself; null: it cannot."
+    )
+    params: dict[str, Any] | None
+    subscription: Literal["by_hand", "pending", "active", "failing"] = Field(
+        description="`failing`: it could not be renewed (`subscription_error`) and is tried again."
+    )
+    subscription_error: str | None
+    renews_at: datetime | None
     events: list[str]
     created_at: datetime
     updated_at: datetime
@@ -81,11 +100,14 @@ class EndpointPage(BaseModel):
 
 
 async def create_endpoint(body: EndpointBody, caller: Member, ports: PortsDep) -> NewEndpointAnswer:
-    """Make an address for one vendor's webhooks."""
+    """Make an address for one vendor's webhooks; with `params` it is subscribed at the vendor."""
     spec = _spec(ports, body.provider)
+    plan = _plan(ports, body)
     secret, shown = body.secret, None
-    if secret is None and spec.signed_by == "subscription":
-        secret = shown = _new_secret(spec)
+    told = plan is not None and plan.tells_secret
+    if secret is None and spec.signed_by == "subscription" and not told:
+        secret = _new_secret(spec)
+        shown = secret if plan is None else None  # nobody has to enter it
     row = await ports.hooks.create(
         caller.workspace_id,
         caller.mode,
@@ -93,7 +115,16 @@ async def create_endpoint(body: EndpointBody, caller: Member, ports: PortsDep) -
         body.label,
         body.connection_id,
         Secret(secret) if secret is not None else None,
+        body.params,
     )
+    if plan is not None:
+        try:
+            await ports.subscriptions.create(row)
+        except BaseException:
+            # Also where the caller went: what the vendor may have made leads nowhere.
+            await asyncio.shield(ports.hooks.delete(caller.workspace_id, caller.mode, row.id))
+            raise
+        row = await ports.hooks.get(caller.workspace_id, caller.mode, row.id)
     return NewEndpointAnswer(**_show(row, ports), secret=shown)
 
 
@@ -134,7 +165,9 @@ async def set_secret(
 
 
 async def delete_endpoint(endpoint_id: _Id, caller: Member, ports: PortsDep) -> None:
-    """Delete an address; what the vendor still sends there gets 404."""
+    """Delete an address and its subscription; what the vendor still sends there gets 404."""
+    row = await ports.hooks.get(caller.workspace_id, caller.mode, endpoint_id)
+    await ports.subscriptions.remove(row)
     await ports.hooks.delete(caller.workspace_id, caller.mode, endpoint_id)
 
 
@@ -161,8 +194,30 @@ def _spec(ports: Ports, provider: str) -> TriggerSpec:
     return found
 
 
+def _plan(ports: Ports, body: EndpointBody) -> RegistrationSpec | None:
+    """Give how to subscribe; None where that is done by hand."""
+    if body.params is None:
+        return None
+    if body.connection_id is None:
+        problem = Problem("connection_id", "params need a connection_id", "", "required")
+        text = "The platform subscribes with a connection's token: say which by connection_id."
+        raise InvalidInput(text, problems=[problem], code="invalid_input")
+    if len(orjson.dumps(body.params)) > PARAMS_BYTES_MAX:
+        raise InvalidInput(f"params may have {PARAMS_BYTES_MAX} bytes.", code="too_long")
+    return ports.subscriptions.plan(body.provider, body.params)
+
+
+def _state(row: HookRow) -> str:
+    if row.params is None:
+        return "by_hand"
+    if row.subscription is None:
+        return "pending"
+    return "failing" if row.renew_error is not None else "active"
+
+
 def _show(row: HookRow, ports: Ports) -> dict[str, Any]:
     spec = _spec(ports, row.provider)
+    registers = registration_of(ports.catalogue.get(row.provider))
     return {
         "endpoint_id": row.id,
         "provider": row.provider,
@@ -174,6 +229,11 @@ def _show(row: HookRow, ports: Ports) -> dict[str, Any]:
         "old_secret_until": row.old_until if row.old_secret is not None else None,
         "secret_from": spec.signed_by,
         "how": spec.register,
+        "registers_with": list(registers.params) if registers is not None else None,
+        "params": row.params,
+        "subscription": _state(row),
+        "subscription_error": row.renew_error,
+        "renews_at": row.renew_at,
         "events": list(spec.events),
         "created_at": row.created_at,
         "updated_at": row.updated_at,
@@ -192,7 +252,7 @@ def add_routes(router: APIRouter) -> None:
         tags=_TAGS,
         summary="Make an address for a vendor's webhooks",
         openapi_extra=needs("integrations:write"),
-        responses=failures(401, 403, 404, 409, 422),
+        responses=failures(401, 403, 404, 409, 422, 503),
     )
     router.add_api_route(
         many,

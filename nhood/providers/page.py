@@ -7,6 +7,7 @@ import orjson
 
 from schemas.provider import ActionSpec, ErrorRule, ProviderSpec
 from schemas.provider_auth import AuthSpec
+from schemas.registration import registration_of
 from schemas.tiers import Standing
 from schemas.triggers import SignatureSpec, TriggerSpec, triggers_of
 
@@ -219,7 +220,7 @@ def _triggers(spec: ProviderSpec) -> Iterator[str]:
     yield ""
     more = " and any other that it sends" if found.open else ""
     yield f"- Events: {_codes(found.events)}{more}"
-    yield f"- Registered: {_cell(_registered(found))}"
+    yield f"- Registered: {_cell(_registered(spec, found))}"
     yield f"- Signed: {'; '.join(_signed(one) for one in found.signatures) or 'not at all'}"
     if found.handshakes:
         yield "- The vendor's handshake is answered by itself"
@@ -228,8 +229,13 @@ def _triggers(spec: ProviderSpec) -> Iterator[str]:
     yield ""
 
 
-def _registered(triggers: TriggerSpec) -> str:
-    return triggers.register or "by the vendor's API"
+def _registered(spec: ProviderSpec, triggers: TriggerSpec) -> str:
+    plan = registration_of(spec)
+    if plan is None:
+        return triggers.register
+    renewed = "; renewed before it ends" if plan.renew_s is not None else ""
+    wanted = ", ".join(f"`{name}`" for name in plan.params) or "none"
+    return f"by the platform over the vendor's API, with the params {wanted}{renewed}"
 
 
 def _signed(signature: SignatureSpec) -> str:

@@ -14,6 +14,7 @@ from nhood.sandbox.grants import Grant
 from nhood.sandbox.plan import Plan, dig
 from nhood.sandbox.records import Account, Record
 from nhood.sandbox.sheet import ReferenceSheet, Shape
+from nhood.sandbox.subscribing import HookCall
 from nhood.sandbox.vendor import Vendor, World
 from nhood.sandbox.wire_in import Answer, Incoming, json_answer
 from schemas.expression import ABSENT
@@ -101,6 +102,18 @@ def act(
             resource = vendor.sheet.resources.get(reference.resource)
             return doing.missing(resource.not_found if resource else None), key
     return _once(doing, incoming), key
+
+
+def subscribe(
+    world: World, vendor: Vendor, call: HookCall, incoming: Incoming, groups: Mapping[str, str]
+) -> tuple[Answer, str | None]:
+    """Make, renew or remove a subscription; gives what `act` does."""
+    found = who(world, vendor, incoming)
+    if found is None:
+        return vendor.error("unauthorised", message="The access token is invalid or expired"), None
+    account = found[0]
+    answer = world.subscriptions.play(vendor.spec.slug, account, call, incoming, groups)
+    return answer or vendor.error("not_found", message="Not found"), account
 
 
 def _lacking(vendor: Vendor, plan: Plan, grant: Grant | None) -> str:

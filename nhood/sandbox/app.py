@@ -93,6 +93,8 @@ class Sandbox:
         route = match.route
         if route.plan is not None:
             return acting.act(self.world, vendor, route.plan, incoming, match.groups)
+        if route.hook is not None:
+            return acting.subscribe(self.world, vendor, route.hook, incoming, match.groups)
         if route.extra is not None:
             return vendor.fill(route.extra.shape, {"params": match.groups}), None
         return _OAUTH[route.part](self.world, vendor, incoming), None
@@ -162,6 +164,8 @@ def _name(match: Match | None) -> str:
         return "unknown"
     if match.route.plan is not None:
         return match.route.plan.spec.id
+    if match.route.hook is not None:
+        return f"hooks.{match.route.hook.part}"
     return "extra" if match.route.extra is not None else f"oauth.{match.route.part}"
 
 

@@ -6,6 +6,8 @@ GET    /_sandbox/counts?provider=                   by action; effects that came
 GET    /_sandbox/faults    POST    DELETE           see `nhood.sandbox.faults`
 POST   /_sandbox/expire {provider, account?}        access tokens end now
 DELETE /_sandbox/records                            forget what was made
+GET    /_sandbox/subscriptions?provider=            webhooks that were asked for over vendors' APIs
+POST   /_sandbox/webhooks {provider, event?, url?}  send one, as the vendor does
 """
 
 from html import escape
@@ -15,13 +17,14 @@ import orjson
 from fastapi import FastAPI, Query
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from nhood.sandbox.faults import SCRIPTS_MAX, Faults, FaultScript
 from nhood.sandbox.received import KEPT_MAX, Received
+from nhood.sandbox.sending import send
 from nhood.sandbox.vendor import World
-from schemas.errors import Conflict, NotFound
+from schemas.errors import Conflict, InvalidInput, NotFound
 from schemas.provider import nearest
 from wire import problems
 
@@ -58,6 +61,18 @@ class Expire(BaseModel):
     account: str | None = None
 
 
+class Webhook(BaseModel):
+    """What to send; without `url` to all that subscribed over the vendor's API."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    provider: str
+    event: str = Field("", description="Left out: the vendor's first sample.")
+    url: str = Field("", description="A webhook endpoint's.")
+    secret: str = Field("", description="What the endpoint was told; with `url`.")
+    body: Any = Field(None, description="JSON in place of the sample's body.")
+
+
 def build_controls(world: World, received: Received, faults: Faults) -> FastAPI:
     """Build the app."""
     app = FastAPIOffline(
@@ -70,6 +85,7 @@ def build_controls(world: World, received: Received, faults: Faults) -> FastAPI:
     problems.install(app)
     _add_received(app, received)
     _add_faults(app, world, faults)
+    _add_webhooks(app, world)
     _add_pages(app, world, received)
 
     @app.post("/_sandbox/expire", summary="End access tokens now")
@@ -118,6 +134,37 @@ def _add_faults(app: FastAPI, world: World, faults: Faults) -> None:
     @app.delete("/_sandbox/faults", status_code=204, summary="Let nothing go wrong any more")
     async def clear() -> None:
         faults.clear()
+
+
+def _add_webhooks(app: FastAPI, world: World) -> None:
+    @app.get("/_sandbox/subscriptions", summary="What was subscribed to over vendors' APIs")
+    async def show(provider: str) -> list[dict[str, Any]]:
+        _known(world, provider)
+        return [
+            {"id": one.id, "account": one.account, "url": one.url, "renewed": one.renewed}
+            for one in world.subscriptions.of(provider)
+        ]
+
+    @app.post("/_sandbox/webhooks", summary="Send a webhook as the vendor does")
+    async def deliver(body: Webhook) -> list[dict[str, Any]]:
+        _known(world, body.provider)
+        spec = world.vendors[body.provider].spec
+        found = [(one.url, one.secret) for one in world.subscriptions.of(body.provider)]
+        targets = [(body.url, body.secret)] if body.url else found
+        if not targets:
+            text = f"Nobody subscribed to {spec.name}'s webhooks over its API: say where, in `url`."
+            raise InvalidInput(text, code="no_subscription")
+        done = [await send(spec, body.event, *target, body.body) for target in targets]
+        return [
+            {
+                "url": url,
+                "event": one.event,
+                "status": one.status,
+                "answer": one.answer,
+                "tries": one.tries,
+            }
+            for one, (url, _) in zip(done, targets, strict=True)
+        ]
 
 
 def _add_pages(app: FastAPI, world: World, received: Received) -> None:

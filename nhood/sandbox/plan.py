@@ -5,7 +5,7 @@ that what it wants is what the executors send and no second description can drif
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -97,13 +97,7 @@ class Plan:
 
         A part that is another than it should be counts for more than all of them.
         """
-        score = 0
-        for place, path, value in self.constants:
-            found = dig(_part(incoming, place, {}), path)
-            if found is not ABSENT and str(found) != str(value):
-                return -len(self.constants) - 1
-            score += -1 if found is ABSENT else 1
-        return score
+        return constants_fit(self.constants, incoming)
 
     def lacks(self, incoming: Incoming) -> int:
         """Count the required params that are not where they would stand, the path's aside."""
@@ -146,6 +140,17 @@ class Plan:
             for error in self.validator.iter_errors(params):
                 where = str(error.instance_path[0]) if error.instance_path else ""
                 yield Trouble(wire.get(where, where) or "request", str(error.message)[:200])
+
+
+def constants_fit(constants: Sequence[Constant], incoming: Incoming) -> int:
+    """Say how well the fixed parts of a request fit; see `Plan.fits`."""
+    score = 0
+    for place, path, value in constants:
+        found = dig(_part(incoming, place, {}), path)
+        if found is not ABSENT and str(found) != str(value):
+            return -len(constants) - 1
+        score += -1 if found is ABSENT else 1
+    return score
 
 
 def plan_action(spec: ActionSpec, sheet: Sheet) -> Plan | None:
@@ -191,7 +196,7 @@ def _walk(raw: Mapping[str, Any], declared: Iterable[str]) -> tuple[list[Leaf], 
         ("header", {name.lower(): value for name, value in raw.get("headers", {}).items()}),
     ]
     for place, tree in parts:
-        for path, value in _nodes(tree, ()):
+        for path, value in nodes(tree, ()):
             names = tuple(dict.fromkeys(_PARAM.findall(value))) if isinstance(value, str) else ()
             whole = bool(path) and path[-1] == SPREAD  # whatever stands around it
             path = tuple(step for step in path if step != SPREAD)
@@ -214,13 +219,14 @@ def _passed(raw: Mapping[str, Any], declared: Iterable[str]) -> list[str]:
     return [name for name in declared if name not in named and name != ITEMS_PARAM]
 
 
-def _nodes(tree: Any, path: WirePath) -> Iterator[tuple[WirePath, Any]]:  # noqa: ANN401 - JSON
+def nodes(tree: Any, path: WirePath) -> Iterator[tuple[WirePath, Any]]:  # noqa: ANN401 - JSON
+    """Give what is neither object nor list in a tree, with where it lies."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
-            yield from _nodes(value, (*path, str(key)))
+            yield from nodes(value, (*path, str(key)))
     elif isinstance(tree, list):
         for number, value in enumerate(tree):
-            yield from _nodes(value, (*path, number))
+            yield from nodes(value, (*path, number))
     else:
         yield path, tree
 
@@ -384,5 +390,5 @@ def path_pattern(source: str) -> tuple[str, re.Pattern[str] | None]:
 
 
 def _group(reference: str) -> str:
-    found = re.search(r"(?:params|connection)\.(\w+)", reference)
+    found = re.search(r"(?:params|connection|subscription)\.(\w+)", reference)
     return found.group(1) if found else "value"

@@ -14,9 +14,12 @@ _HIDDEN: Final = frozenset({"authorization", "cookie", "x-api-key", "x-auth-toke
 _SECRETS: Final = frozenset(
     (
         *("client_secret", "code", "code_verifier", "refresh_token", "access_token", "token"),
-        *("password", "api_key", "assertion"),
+        *("password", "api_key", "assertion", "secret", "clientState", "http_auth_password"),
     )
 )
+_ASIDE: Final = ("oauth.", "hooks.")  # of which no step tells
+# What answers these tells secrets.
+_TELLING: Final = frozenset({"oauth.token", "hooks.create", "hooks.secret"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Entry:
             },
             "body": _body(self.incoming),
             "status": answer.status if answer else None,
-            "answer": _text(answer) if answer and self.action != "oauth.token" else None,
+            "answer": _text(answer) if answer and self.action not in _TELLING else None,
             "fault": self.fault,
         }
 
@@ -99,7 +102,7 @@ class Received:
         )
         self._entries.append(entry)
         self._actions[incoming.slug, action] += 1
-        if answer is not None and answer.status < 400 and not action.startswith("oauth."):
+        if answer is not None and answer.status < 400 and not action.startswith(_ASIDE):
             place = (incoming.slug, key)
             self._keys[place] = self._keys.get(place, 0) + 1
             if len(self._keys) > KEYS_MAX:
@@ -152,8 +155,8 @@ def _body(incoming: Incoming) -> Any:  # noqa: ANN401 - JSON
 
 def _without_secrets(data: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(data, dict):
-        return {k: "***" if k in _SECRETS else v for k, v in data.items()}
-    return data
+        return {k: "***" if k in _SECRETS else _without_secrets(v) for k, v in data.items()}
+    return [_without_secrets(item) for item in data] if isinstance(data, list) else data
 
 
 def _text(answer: Answer) -> str:

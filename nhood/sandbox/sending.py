@@ -1,8 +1,9 @@
 """Sends a webhook as a vendor does: a sample of sandbox.yaml, signed, to a given address."""
 
+import asyncio
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import orjson
@@ -15,7 +16,10 @@ from schemas.provider import ProviderSpec, nearest
 from schemas.triggers import triggers_of
 from wire.clock import now
 
-TIMEOUT_S = 30
+TIMEOUT_S: Final = 30
+TRIES: Final = 3
+PAUSE_S: Final = 0.2
+PAUSE_MAX_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class Delivered:
     sent: RenderedEvent
     status: int
     answer: str
+    tries: int = 1
 
 
 def prepare(
@@ -67,19 +72,40 @@ def prepare(
 async def send(
     spec: ProviderSpec, event: str, url: str, secret: str, body: object = None
 ) -> Delivered:
-    """Send a webhook once; see `prepare`.
+    """Send a webhook; see `prepare`.
+
+    As vendors do, it is sent again, the very same, where the receiver is busy or does not answer:
+    up to `TRIES` times, after what `Retry-After` says, within `PAUSE_MAX_S`.
 
     Raises:
         InvalidInput: `unreachable`: nobody answers there.
     """
     name, signed = prepare(spec, event, url, secret, body)
+    async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
+        for tried in range(1, TRIES + 1):
+            try:
+                answer = await _post(client, url, signed)
+            except InvalidInput:
+                if tried == TRIES:
+                    raise
+                await asyncio.sleep(PAUSE_S)
+                continue
+            busy = answer.status_code >= 500 or answer.status_code == 429
+            if not busy or tried == TRIES:
+                return Delivered(name, signed, answer.status_code, answer.text, tried)
+            await asyncio.sleep(_pause(answer))
+    raise AssertionError("the last try returns or raises")
+
+
+async def _post(client: httpx.AsyncClient, url: str, signed: RenderedEvent) -> httpx.Response:
     query: dict[str, Any] = {} if not signed.query else {"params": signed.query}
     try:
-        async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
-            answer = await client.post(
-                url, content=signed.content, headers=dict(signed.headers), **query
-            )
+        return await client.post(url, content=signed.content, headers=dict(signed.headers), **query)
     except (httpx.TransportError, httpx.InvalidURL) as error:
         text = f"{url} cannot be reached: {type(error).__name__}. Is the stack up (nhood status)?"
         raise InvalidInput(text, code="unreachable") from error
-    return Delivered(name, signed, answer.status_code, answer.text)
+
+
+def _pause(answer: httpx.Response) -> float:
+    told = answer.headers.get("retry-after", "")
+    return min(float(told), PAUSE_MAX_S) if told.isdecimal() else PAUSE_S

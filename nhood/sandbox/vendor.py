@@ -10,12 +10,13 @@ from nhood.sandbox.grants import GrantBook
 from nhood.sandbox.plan import Plan, path_pattern, plan_action
 from nhood.sandbox.records import Accounts, Record
 from nhood.sandbox.sheet import RouteSheet, Shape, Sheet, read_sheet
+from nhood.sandbox.subscribing import HookCall, Subscriptions, hook_calls
 from nhood.sandbox.wire_in import FORM, Answer, Incoming, json_answer
 from schemas.expression import Roots, Template
 from schemas.provider import Catalogue, ProviderSpec
 from schemas.provider_auth import AuthSpec
 
-Part = Literal["authorize", "token", "revoke", "account", "action", "extra"]
+Part = Literal["authorize", "token", "revoke", "account", "action", "extra", "hooks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Route:
     part: Part
     plan: Plan | None = None
     extra: RouteSheet | None = None
+    hook: HookCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,8 @@ class Vendor:
 def _best(routes: list[Route], incoming: Incoming) -> Route:
     def score(route: Route) -> tuple[int, int, int]:
         plan = route.plan
+        if route.hook is not None:
+            return route.hook.fits(incoming), 0, 0
         if plan is None:
             return 0, 0, 0
         return plan.fits(incoming), -plan.lacks(incoming), plan.knows(incoming)
@@ -151,6 +155,8 @@ def _build(spec: ProviderSpec) -> Vendor:
             base = action.request.base_url or spec.api.base_url
             source = base.source + action.request.path.source
             vendor.add(action.request.method, source, Route("action", plan))
+    for call in hook_calls(spec):
+        vendor.add(call.method, spec.api.base_url.source + call.path, Route("hooks", hook=call))
     for extra in vendor.sheet.routes:
         source = re.sub(r"\{(\w+)\}", r"${params.\1}", extra.path)
         vendor.add(extra.method, source, Route("extra", extra=extra))
@@ -216,3 +222,4 @@ class World:
     grants: GrantBook
     accounts: Accounts
     clock: Callable[[], float]
+    subscriptions: Subscriptions = field(default_factory=Subscriptions)

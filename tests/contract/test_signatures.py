@@ -10,6 +10,7 @@ from ingest.core.vendor_request import VendorRequest
 from ingest.core.vendor_signature import check
 from schemas.expression import Template
 from schemas.provider import ProviderSpec
+from schemas.registration import registration_of
 from schemas.triggers import SignatureSpec, triggers_of
 from tests.contract.cases import CATALOGUE, providers
 
@@ -64,3 +65,19 @@ def test_webhooks_are_declared_whole(spec: ProviderSpec) -> None:
     assert triggers.signatures, "say how it signs; `algorithm: none` where it does not"
     for event in triggers.events:
         assert triggers.check_event(event) is None
+
+
+@pytest.mark.parametrize("spec", providers())
+def test_registration_reads_only_what_there_is(spec: ProviderSpec) -> None:
+    plan = registration_of(spec)
+    if plan is None:
+        return
+    known = {"params", "connection", "callback_url", "secret", "subscription"}
+    known |= {"expires_at"} if plan.life_s is not None else set()
+    calls = [call for call in (plan.create, plan.ask_secret, plan.renew, plan.remove) if call]
+    for call in calls:
+        body = call.json.paths if call.json is not None else ()
+        assert {path.root for path in (*call.path.paths, *body)} <= known
+    assert all(
+        path.root == "body" for told in (plan.id, plan.secret) if told for path in told.paths
+    )

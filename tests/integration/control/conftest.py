@@ -72,7 +72,7 @@ async def ports(database, master_key) -> AsyncIterator[Ports]:
     catalogue = load_catalogue()
     vault = await Vault.open(settings, pool, catalogue)
     bus = MemoryBus(TOPICS)
-    yield build_ports(settings, pool, bus, bus, catalogue, vault)
+    yield build_ports(settings, pool, bus, bus, catalogue, vault, vault.subscriptions)
     await vault.close()
     await pool.close()
 

@@ -145,11 +145,12 @@ async def running_gateway(settings: Settings, **limits: Any) -> AsyncIterator[Ga
     """Serve the gateway's app on a free port; the log is in memory."""
     pool = await open_pool(settings.database_url.reveal(), max_size=8)
     catalogue = load_catalogue()
+    listening = bind("127.0.0.1", 0, "")
+    settings = replace(settings, port=listening.getsockname()[1])
     vault = await Vault.open(settings, pool, catalogue)
     bus = MemoryBus({"nhood.events.v1": 3, "nhood.definitions.v1": 1, "nhood.executions.v1": 3})
-    listening = bind("127.0.0.1", 0, "")
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    ports = build_ports(settings, pool, bus, bus, catalogue, vault)
+    ports = build_ports(settings, pool, bus, bus, catalogue, vault, vault.subscriptions)
     clock = Clock()
     ports.sessions.clock = clock
     client_out = open_client()
