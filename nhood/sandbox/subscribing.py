@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from nhood.sandbox.plan import Constant, WirePath, constants_fit, dig, nodes
+from nhood.sandbox.signing import public_key
 from nhood.sandbox.wire_in import Answer, Incoming, json_answer
 from schemas.expression import ABSENT, Template
 from schemas.provider import ProviderSpec
@@ -28,7 +29,7 @@ class Subscription:
     """One of an account.
 
     Attributes:
-        secret: What its webhooks are signed with.
+        secret: What its webhooks are signed with; a private key where the vendor has one.
         renewed: How often.
     """
 
@@ -46,6 +47,8 @@ class HookCall:
 
     Attributes:
         places: Where in the body something of ours stands, by its reference.
+        encoded: Whether the vendor's secrets are told in base 64.
+        algorithm: With which it signs.
     """
 
     part: Part
@@ -55,6 +58,7 @@ class HookCall:
     constants: tuple[Constant, ...]
     places: Mapping[str, WirePath]
     encoded: bool
+    algorithm: str
 
     def fits(self, incoming: Incoming) -> int:
         """Say how well the fixed parts fit, as `Plan.fits` does."""
@@ -86,7 +90,17 @@ def hook_calls(spec: ProviderSpec) -> Iterator[HookCall]:
             elif value.startswith("${") and value.endswith("}"):
                 places[value[2:-1].strip()] = path
         encoded = bool(keys & {"base64", "whsec"})
-        yield HookCall(part, call["method"], call["path"], plan, tuple(constants), places, encoded)
+        algorithm = triggers.signatures[0].algorithm if triggers.signatures else "none"
+        yield HookCall(
+            part=part,
+            method=call["method"],
+            path=call["path"],
+            plan=plan,
+            constants=tuple(constants),
+            places=places,
+            encoded=encoded,
+            algorithm=algorithm,
+        )
 
 
 @dataclass(slots=True)
@@ -119,7 +133,8 @@ class Subscriptions:
         if call.part == "renew":
             self._kept[found.id] = _renewed(found)
             return json_answer(200, {})
-        return json_answer(200, _put({}, call.plan.secret, found.secret))
+        told = public_key(call.algorithm, found.secret)
+        return json_answer(200, _put({}, call.plan.secret, told))
 
     def _create(self, slug: str, account: str, call: HookCall, incoming: Incoming) -> Answer:
         if call.plan.id is None:  # one per account: asked for again, it is renewed
@@ -138,7 +153,7 @@ class Subscriptions:
         self._kept[made.id] = made
         body: Any = _put({}, call.plan.id, made.id)
         if call.plan.ask_secret is None:
-            body = _put(body, call.plan.secret, secret)
+            body = _put(body, call.plan.secret, public_key(call.algorithm, secret))
         return json_answer(201, body)
 
     def _find(
