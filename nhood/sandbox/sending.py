@@ -15,6 +15,7 @@ from schemas.errors import InvalidInput, NotFound
 from schemas.provider import ProviderSpec, nearest
 from schemas.triggers import triggers_of
 from wire.clock import now
+from wire.http import AllowPrivate, open_client
 
 TIMEOUT_S: Final = 30
 TRIES: Final = 3
@@ -70,9 +71,14 @@ def prepare(
 
 
 async def send(
-    spec: ProviderSpec, event: str, url: str, secret: str, body: object = None
+    spec: ProviderSpec,
+    event: str,
+    url: str,
+    secret: str,
+    body: object = None,
+    allow_private: AllowPrivate = lambda _host, _port: True,
 ) -> Delivered:
-    """Send a webhook; see `prepare`.
+    """Send a webhook; see `prepare`, and `wire.http.open_client` for `allow_private`.
 
     As vendors do, it is sent again, the very same, where the receiver is busy or does not answer:
     up to `TRIES` times, after what `Retry-After` says, within `PAUSE_MAX_S`.
@@ -81,7 +87,7 @@ async def send(
         InvalidInput: `unreachable`: nobody answers there.
     """
     name, signed = prepare(spec, event, url, secret, body)
-    async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
+    async with open_client(allow_private=allow_private) as client:
         for tried in range(1, TRIES + 1):
             try:
                 answer = await _post(client, url, signed)
@@ -100,7 +106,10 @@ async def send(
 async def _post(client: httpx.AsyncClient, url: str, signed: RenderedEvent) -> httpx.Response:
     query: dict[str, Any] = {} if not signed.query else {"params": signed.query}
     try:
-        return await client.post(url, content=signed.content, headers=dict(signed.headers), **query)
+        headers = dict(signed.headers)
+        return await client.post(
+            url, content=signed.content, headers=headers, timeout=TIMEOUT_S, **query
+        )
     except (httpx.TransportError, httpx.InvalidURL) as error:
         text = f"{url} cannot be reached: {type(error).__name__}. Is the stack up (nhood status)?"
         raise InvalidInput(text, code="unreachable") from error
