@@ -214,7 +214,8 @@ async def test_log_out_with_the_access_token_alone_ends_the_session_too(gateway)
 
 async def test_log_out_is_known_to_other_processes_within_a_second(gateway, live_settings):
     ada = await gateway.register()
-    async with running_gateway(live_settings) as other:
+    same_site = replace(live_settings, public_url=gateway.url)
+    async with running_gateway(same_site) as other:
         token = ada.tokens["access_token"]
         issued_here = {"Authorization": f"Bearer {token}"}
         assert (await other.client.get(f"{AUTH}/me", headers=issued_here)).status_code == 200
