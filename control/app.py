@@ -22,6 +22,7 @@ from control.api import (
     deadletters,
     events,
     executions,
+    files,
     members,
     replays,
     webhook_endpoints,
@@ -49,6 +50,7 @@ from token_vault.subscriptions import Subscriptions
 from wire.bus import KafkaPublisher, Log, Publisher
 from wire.clock import now, now_us
 from wire.database import Pool, connection, open_pool
+from wire.files import forget_old as forget_files
 from wire.problems import install
 from wire.usage import Usage
 
@@ -112,6 +114,7 @@ def build_router(ports: Ports) -> APIRouter:
         executions,
         events,
         deadletters,
+        files,
         webhook_endpoints,
         completeness,
         replays,
@@ -176,6 +179,7 @@ async def _tidy(pool: Pool) -> None:
         await people.forget_old(on)
         await member_rows.forget_old(on)
         await signing.forget_old(on, now() - timedelta(seconds=2 * LIFE_S))
+    await forget_files(pool)
 
 
 async def republish_definitions(settings: Settings) -> int:

@@ -9,6 +9,7 @@ import structlog
 
 from executors.runtime.dispatch import Dispatch
 from executors.runtime.driver import Driver
+from executors.runtime.files import StepFiles
 from executors.runtime.ledger import Ledger
 from executors.runtime.parking import Parking
 from executors.runtime.plans import Plans
@@ -25,6 +26,7 @@ from wire.bus import KafkaPublisher
 from wire.calls import AiohttpCalls
 from wire.consumer import GroupConsumer
 from wire.database import Pool, open_pool
+from wire.files import file_store
 from wire.gather import Gathered
 from wire.http import allowed_by
 from wire.reread import Reread
@@ -117,15 +119,15 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
     async with AiohttpCalls(allowed_by(settings)) as calls:
         stopped = Stopped()
         tail = await stopped.follow(bootstrap)
-        driver = Driver(calls, vault.tokens, settings, vault.audit, stopped)
+        files = StepFiles(file_store(pool, settings))
+        driver = Driver(calls, vault.tokens, settings, vault.audit, stopped, files=files)
         await publisher.start()
         await ledger.start()
         worker = Worker(
             Ports(catalogue, ledger, driver, Gathered(publisher), Parking(pool), stopped),
             lambda: running.consumer,
         )
-        topics = [steps_topic(slug) for slug in slugs]
-        running = build(settings, pool, topics, worker)
+        running = build(settings, pool, [steps_topic(slug) for slug in slugs], worker)
         running.plans.start()
         ops = start_ops_server(
             settings.host, settings.ops_port, lambda: running.consumer.ready and not stop.is_set()

@@ -94,6 +94,7 @@ _TAGS: Final = [
     {"name": "executions", "description": "What became of it, step by step."},
     {"name": "replays", "description": "Executions run once more: dry, to repair, or by force."},
     {"name": "dead letters", "description": "Records that nobody could handle; sent again."},
+    {"name": "files", "description": "What steps upload and download; kept for some days."},
     {"name": "completeness", "description": "What became of all that was accepted; signed."},
     {"name": "integrations", "description": "The catalogue of providers."},
     {"name": "connections", "description": "Accounts of your customers."},

@@ -35,6 +35,8 @@ Permission = Literal[
     "vault:write",
     "audit:read",
     "proxy:write",
+    "files:read",
+    "files:write",
 ]
 # `public`: nothing; `person`: a log-in; `anyone`: a log-in or an API key, of whatever workspace.
 Need = Permission | Literal["public", "person", "anyone"]

@@ -18,6 +18,7 @@ from schemas.errors import InvalidInput, NotFound, Problem
 from schemas.expression import ABSENT, Condition, Roots, Template, Tree
 from schemas.params import ParamsChecker
 from schemas.provider_auth import AuthSpec
+from schemas.provider_request import RequestSpec
 from schemas.settings import ProviderOverride
 
 OutcomeKind = Literal["rejected", "throttled", "unavailable", "unauthorised", "unknown"]
@@ -114,26 +115,6 @@ class ApiSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestSpec:
-    """The one request of an action (what needs several is a hook).
-
-    Attributes:
-        base_url: Instead of the API's usual one.
-        proof: Which of the auth's `proofs` it carries; empty: the usual header.
-    """
-
-    method: str
-    path: Template
-    query: Tree | None
-    headers: Mapping[str, Template]
-    json: Tree | None
-    form: Tree | None
-    passes: tuple[str, ...]
-    base_url: Template | None = None
-    proof: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class PagesSpec:
     """How a list goes on.
 
@@ -202,6 +183,7 @@ class ActionSpec:
         result: What is lifted into the output beside the answer's body; `id` names the thing.
         idempotency: Where the effect key goes: `("header", name)` or `("body", name)`.
         hook: Name of the generator in `hooks.py` that carries it out, None for one request.
+        files: The params that take a file (`schemas.files`).
     """
 
     id: str
@@ -231,6 +213,7 @@ class ActionSpec:
     example: Example
     notes: tuple[str, ...]
     checker: ParamsChecker = field(repr=False, compare=False)
+    files: frozenset[str] = frozenset()
 
     def check_params(self, params: Mapping[str, Any], *, templated: bool = False) -> list[Problem]:
         """Check what a developer wrote in `config`.

@@ -19,9 +19,9 @@ import orjson
 import platformdirs
 
 _READERS: Final = (
-    *("auth_file.py", "cel_engine.py", "expression.py", "file_reader.py", "params.py"),
-    *("provider.py", "provider.schema.json", "provider_auth.py", "provider_file.py"),
-    "transforms.py",
+    *("auth_file.py", "cel_engine.py", "expression.py", "file_reader.py", "files.py"),
+    *("params.py", "provider.py", "provider.schema.json", "provider_auth.py"),
+    *("provider_file.py", "provider_request.py", "transforms.py"),
 )
 
 

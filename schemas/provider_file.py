@@ -15,6 +15,7 @@ import jsonschema_rs
 import orjson
 import yaml
 
+from schemas import files
 from schemas.auth_file import read_auth
 from schemas.errors import InvalidInput, Problem
 from schemas.expression import Template, Tree
@@ -31,10 +32,10 @@ from schemas.provider import (
     LimitSpec,
     PagesSpec,
     ProviderSpec,
-    RequestSpec,
     RetryHint,
 )
 from schemas.provider_cache import Cached
+from schemas.provider_request import MultipartSpec, RequestSpec
 from schemas.settings import ProviderOverride
 
 ITEMS_PARAM: Final = "max_items"
@@ -318,6 +319,7 @@ def _action(name: str, data: Mapping[str, Any], reader: Reader, folder: Path) ->
         ),
         notes=tuple(data.get("notes", ())),
         checker=ParamsChecker(params),
+        files=files.declared(params),
     )
     reader.declare(())
     return action
@@ -328,7 +330,7 @@ def _source(path: Path) -> str:
 
 
 def _params(data: Mapping[str, Any], place: str, reader: Reader) -> Mapping[str, Any]:
-    params: Mapping[str, Any] = data["params"]
+    params: Mapping[str, Any] = files.expanded(data["params"])
     if "pages" in data:
         params = {**params, "properties": {**params["properties"], ITEMS_PARAM: _COLLECT}}
     try:
@@ -367,7 +369,37 @@ def _request(data: Mapping[str, Any], place: str, reader: Reader) -> RequestSpec
         form=trees["form"],
         base_url=reader.optional_template(data, "base_url", place, frozenset({"connection"})),
         proof=data.get("proof", ""),
+        file=_file_param(data.get("file"), f"{place}.file", reader),
+        multipart=_multipart(data.get("multipart"), f"{place}.multipart", reader),
+        json_headers={
+            name: reader.tree(value, f"{place}.json_headers.{name}", _REQUEST)
+            for name, value in data.get("json_headers", {}).items()
+        },
+        download=reader.optional_template(data, "download", place, _REQUEST - {"effect_key"}),
     )
+
+
+def _multipart(data: Mapping[str, Any] | None, place: str, reader: Reader) -> MultipartSpec | None:
+    if data is None:
+        return None
+    parts, held = {}, {}
+    for name, value in data["parts"].items():
+        if isinstance(value, Mapping) and value.keys() == {"file"}:
+            held[name] = _file_param(value["file"], f"{place}.parts.{name}", reader) or ""
+        else:
+            parts[name] = reader.tree(value, f"{place}.parts.{name}", _REQUEST)
+    return MultipartSpec(data.get("kind", "form-data"), parts, held)
+
+
+def _file_param(template: str | None, place: str, reader: Reader) -> str | None:
+    """Name the param that a `file:` refers to; that it is a file is seen by its schema."""
+    if template is None:
+        return None
+    match = re.fullmatch(r"\$\{params\.(\w+)\}", template)
+    if match is None or match[1] not in reader.declared:
+        reader.wrong(place, f"{template!r} must be one declared param, such as ${{params.file}}")
+        return None
+    return match[1]
 
 
 def _params_named(data: Mapping[str, Any]) -> set[str]:

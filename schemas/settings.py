@@ -187,6 +187,18 @@ class Settings:
     ingest_burst: int = _setting(
         "NHOOD_INGEST_BURST", 6_000, "Events that a workspace may send at once.", "events"
     )
+    file_bytes_max: int = _setting(
+        "NHOOD_FILE_BYTES_MAX", 104_857_600, "Size of one file that steps hand on.", "bytes"
+    )
+    files_bytes_max: int = _setting(
+        "NHOOD_FILES_BYTES_MAX", 5_368_709_120, "Size of all files of a workspace.", "bytes"
+    )
+    file_days: int = _setting(
+        "NHOOD_FILE_DAYS",
+        14,
+        "How long a file is kept: at least as long as the ledger, or a replay cannot send it anew.",
+        "days",
+    )
     log_level: str = _setting("NHOOD_LOG_LEVEL", "info", "debug, info, warning or error.")
     providers: Mapping[str, ProviderOverride] = field(
         default_factory=dict, metadata={"env": "", "doc": "", "unit": ""}

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from schemas import tables_consents, tables_hooks, tables_keys, tables_operations
+from schemas import tables_consents, tables_files, tables_hooks, tables_keys, tables_operations
 from schemas.table_parts import metadata as metadata
 from schemas.table_parts import owner as _owner
 from schemas.table_parts import person as _person
@@ -34,6 +34,7 @@ oauth_states = tables_consents.oauth_states
 vault_keys = tables_keys.vault_keys
 webhook_endpoints = tables_hooks.webhook_endpoints
 replays = tables_operations.replays
+files = tables_files.files
 
 workspaces = Table(
     "workspaces",

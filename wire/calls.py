@@ -4,10 +4,10 @@ The same checks and the same errors as `wire.http` (httpx), at a third of its co
 request, a response, headers and a URL of its own for every call (docs/performance.md).
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import aiohttp
 from yarl import URL
@@ -23,6 +23,8 @@ from wire.http import (
     translate,
 )
 
+_GOOD: Final = range(200, 300)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -33,13 +35,30 @@ class Answer:
     content: bytes
 
 
+# Takes a good answer's body piece by piece and gives what stands for it.
+Keep = Callable[[Mapping[str, str], AsyncIterator[bytes]], Awaitable[bytes]]
+Content = bytes | AsyncIterator[bytes] | None
+
+
 class Calls(Protocol):
     """Sends one request and gives its answer."""
 
     async def send(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: Content,
+        keep: Keep | None = None,
     ) -> Answer:
         """Send; the caller bounds the time.
+
+        Args:
+            method: HTTP's.
+            url: Absolute.
+            headers: With content-length where the content comes in pieces.
+            content: The body.
+            keep: Is given the body of an answer of status 200 to 299, however long it is.
 
         Raises:
             httpx.TransportError: No whole answer came (`wire.http.map_http_failure` reads it).
@@ -69,7 +88,12 @@ class AiohttpCalls:
             await self._session.close()
 
     async def send(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: Content,
+        keep: Keep | None = None,
     ) -> Answer:
         """Send one request (see `Calls.send`); redirects are not followed."""
         assert self._session is not None, "used before it was opened"  # noqa: S101
@@ -84,10 +108,14 @@ class AiohttpCalls:
                 allow_redirects=False,
                 timeout=self._timeout,
             ) as answer:
-                body = await _bounded(answer)
+                told = _plain(answer.headers)
+                if keep is not None and answer.status in _GOOD:
+                    body = await keep(told, answer.content.iter_any())
+                else:
+                    body = await _bounded(answer)
         except (aiohttp.ClientError, OSError) as error:
             raise translate(error) from error
-        return Answer(answer.status, _plain(answer.headers), body)
+        return Answer(answer.status, told, body)
 
 
 def _plain(headers: "Mapping[str, str]") -> dict[str, str]:

@@ -47,8 +47,8 @@ KEY_MAX: Final = 255
 _FIELD: Final = "idempotent_answer"
 _SIGN_UP: Final = "/api/v1/workspaces"
 _KEY = re.compile(r'"?[\x21-\x7e]{1,255}"?')
-# Ingest and the proxy read their own bodies, up to larger bounds.
-_OTHERS = re.compile(r"/api/v1/workspaces/[^/]+/(events/?|proxy/.*)", re.DOTALL)
+# Ingest, files and the proxy read their own bodies, up to larger bounds.
+_OTHERS = re.compile(r"/api/v1/workspaces/[^/]+/(events/?|files/?|proxy/.*)", re.DOTALL)
 _BAD_REQUEST, _UNSUPPORTED = 400, 415
 _OK_BELOW = 300
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -114,7 +114,7 @@ class Border:
             _check_path(scope)
             body = await _read(request)
             check_json(body, request.headers)
-            again = _replay(body)
+            again = _replay(body, receive)
             key = _key_of(request)
             if key is None:
                 await self._app(scope, again, send)
@@ -297,14 +297,14 @@ async def _read(request: Request) -> bytes:
     return bytes(body)
 
 
-def _replay(body: bytes) -> Receive:
-    """Give the body to the route as if it came just now; after it, the client is still there."""
-    messages = [{"type": "http.request", "body": body, "more_body": False}]
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Give the body to the route as if it came just now; after it, what comes from the client."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def receive() -> Message:
-        return messages.pop() if messages else {"type": "http.disconnect"}
+    async def again() -> Message:
+        return messages.pop() if messages else await receive()
 
-    return receive
+    return again
 
 
 def check_json(body: bytes, headers: Headers) -> None:

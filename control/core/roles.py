@@ -23,6 +23,7 @@ _VIEWER: Final = frozenset(
         "events:read",
         "connections:read",
         "integrations:read",
+        "files:read",
     }
 )
 _DEVELOPER: Final = _VIEWER | {
@@ -33,6 +34,7 @@ _DEVELOPER: Final = _VIEWER | {
     "connections:write",
     "audit:read",
     "proxy:write",
+    "files:write",
 }
 PERMISSIONS: Final[Mapping[Role, frozenset[str]]] = {
     "viewer": _VIEWER,

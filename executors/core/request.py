@@ -1,5 +1,6 @@
 """What is sent to a vendor and what comes back, and how a request is made from an action; pure."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -7,6 +8,8 @@ from urllib.parse import urlencode, urlsplit
 
 import orjson
 
+from executors.core.upload import upload
+from schemas import files
 from schemas.errors import InvalidInput
 from schemas.expression import Template, Tree
 from schemas.provider import ActionSpec, ProviderSpec
@@ -25,7 +28,9 @@ class Request:
 
     Attributes:
         url: Absolute and encoded, without the query.
-        json: The JSON body, None for none; at most one of json, form and content is there.
+        json: The JSON body, None for none; at most one of json, form, content and upload is there.
+        upload: A body out of bytes and stored files; the driver streams it.
+        download: What to call the answer's body, which is kept as a file; empty: it is read.
         read_only: It changes nothing at the vendor.
         with_token: Whether the driver adds the token header (an upload address may want none).
         proof: Which of the auth's `proofs` stands in for the token header; empty: none.
@@ -38,6 +43,8 @@ class Request:
     json: Any = None
     form: Pairs | None = None
     content: bytes | None = None
+    upload: files.Upload | None = None
+    download: str = ""
     read_only: bool = False
     with_token: bool = True
     proof: str = ""
@@ -57,7 +64,13 @@ class Request:
         return f"{parts.scheme}://{parts.netloc}"
 
     def payload(self) -> tuple[bytes | None, str | None]:
-        """Give the body's bytes and content type (None and None where there is no body)."""
+        """Give the body's bytes and content type (None and None where there is no body).
+
+        Of an upload with a stored file no bytes: they are in the file store.
+        """
+        if self.upload is not None:
+            told = "content-type" in (name.lower() for name in self.headers)
+            return self.upload.content(), None if told else self.upload.content_type
         if self.json is not None:
             return orjson.dumps(self.json), JSON_TYPE
         if self.form is not None:
@@ -152,10 +165,14 @@ def render(
         )
     account = spec.connection(connection)
     given = action.prepare(params)
+    if action.files:
+        given = {n: files.known(v) if n in action.files else v for n, v in given.items()}
     roots = {"params": given, "connection": account, "effect_key": effect_key}
     headers = {name: value.text(roots) for name, value in spec.api.headers.items()}
     for name, value in request.headers.items():
         headers[name] = value.text(roots)
+    for name, tree in request.json_headers.items():
+        headers[name] = json.dumps(tree.render(roots), separators=(",", ":"))  # ASCII only
     body = request.json.render(roots) if request.json is not None else None
     if request.passes:
         declared = action.params["properties"]
@@ -175,9 +192,15 @@ def render(
         query=_query(request.query, roots, spec.api.nesting),
         json=body,
         form=_form(request.form, roots, spec.api.nesting),
+        upload=upload(request, given, roots, effect_key),
+        download=_name(request.download, roots),
         read_only=action.read_only,
         proof=request.proof,
     )
+
+
+def _name(template: Template | None, roots: Mapping[str, Any]) -> str:
+    return "" if template is None else files.clean_name(template.text(roots))
 
 
 def _base(

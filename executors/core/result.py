@@ -8,6 +8,7 @@ import orjson
 from msgspec.structs import replace
 
 from executors.core.outcome import Outcome, Rejected, Succeeded
+from executors.core.request import Request
 from schemas import codec
 from schemas.events import Payload, Place, RequestStep, StepError, StepFinished
 
@@ -150,3 +151,15 @@ def excerpt(value: object) -> object:
     if len(text) <= EXCERPT_CHARS_MAX:
         return value
     return f"{text[:EXCERPT_CHARS_MAX]}… ({len(text)} characters)"
+
+
+def told(request: Request, url: str) -> dict[str, Any]:
+    """Describe a request for the timeline: everything but the credential."""
+    body: Any = request.json
+    if request.form is not None:
+        body = dict(request.form)
+    elif request.content is not None:
+        body = f"{len(request.content)} bytes"
+    elif request.upload is not None:
+        body = f"{request.upload.size} bytes of {request.upload.content_type.partition(';')[0]}"
+    return {"method": request.method, "url": url, "body": excerpt(body)}

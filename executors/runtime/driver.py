@@ -29,7 +29,7 @@ from executors.core.outcome import (
     classify_failure,
 )
 from executors.core.request import Request, Response
-from executors.core.result import Attempt, Carried, excerpt, read_attempts, waited_ms
+from executors.core.result import Attempt, Carried, excerpt, read_attempts, told, waited_ms
 from executors.core.retry import (
     HELD_MAX_MS,
     TOTAL_MAX_MS,
@@ -38,6 +38,7 @@ from executors.core.retry import (
     decide,
     longest_wait_ms,
 )
+from executors.runtime.files import StepFiles
 from executors.runtime.limits import Gate, Limits
 from schemas.errors import DependencyDown, NeighbourhoodError
 from schemas.events import RequestStep
@@ -151,7 +152,7 @@ class _Trip:
 class Driver:
     """Makes the calls of all steps of a process."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the composition root hands everything over
         self,
         calls: Calls,
         tokens: Tokens,
@@ -159,7 +160,9 @@ class Driver:
         audit: Audit | None = None,
         stopped: Container[str] = frozenset(),
         limits: Limits | None = None,
+        files: StepFiles | None = None,
     ) -> None:
+        self._files = files
         self._calls = calls
         self._limits = limits or Limits(settings)
         self._audit = audit
@@ -355,6 +358,9 @@ class Driver:
         try:
             async with asyncio.timeout(command.timeout_ms / 1000) as trip.timeout:
                 return await self._drive(trip, credential)
+        except NeighbourhoodError as error:  # of the file store; the vendor had no say in it
+            made = Unavailable if isinstance(error, DependencyDown) else Rejected
+            return made(code=error.code, message=error.public, detail=error.detail)
         except TimeoutError:
             text = f"no whole answer within {command.timeout_ms} ms"
             return classify_failure(trip.spec, trip.action, "may_have_arrived", text)
@@ -364,10 +370,13 @@ class Driver:
 
     async def _drive(self, trip: _Trip, credential: Credential) -> Outcome:
         """Send what the generator asks for until it returns."""
+        params = trip.params
+        if self._files is not None and trip.action.files:
+            params = await self._files.known(trip.command, trip.action, params)
         steps = (call_checked if trip.unsure else call)(
             trip.spec,
             trip.action,
-            trip.params,
+            params,
             credential.variables,
             trip.command.effect_key,
         )
@@ -402,17 +411,21 @@ class Driver:
     async def _send(self, trip: _Trip, credential: Credential, request: Request) -> Response:
         url = self._address(trip, credential, request)
         body, content_type = request.payload()
-        headers = {"accept": "application/json", **request.headers}
+        kind = "*/*" if request.download else "application/json"
+        headers = {"accept": kind, **request.headers}
         if content_type is not None:
             headers["content-type"] = content_type
         if trip.traceparent:
             headers["traceparent"] = trip.traceparent
-        trip.request = _told(request, url)
+        trip.request = told(request, url)
         if request.with_token:
             headers |= credential.proof.headers(
                 request.method, url, headers, body, now(), request.proof
             )
-        answer = await self._calls.send(request.method, url, headers, body)
+        if self._files is not None and (request.upload is not None or request.download):
+            answer = await self._files.send(self._calls, trip.command, request, url, headers)
+        else:
+            answer = await self._calls.send(request.method, url, headers, body)
         received = now_us() / 1_000_000
         # A vendor may repeat the token it was given, and answers go onto the log.
         token = credential.proof.carried(request.proof).reveal().rpartition(" ")[2]
@@ -485,13 +498,3 @@ def checks(action: ActionSpec, command: RequestStep) -> bool:
 
 def _roll() -> float:
     return rng.random()
-
-
-def _told(request: Request, url: str) -> dict[str, Any]:
-    """Describe a request for the timeline: everything but the credential."""
-    body: Any = request.json
-    if request.form is not None:
-        body = dict(request.form)
-    elif request.content is not None:
-        body = f"{len(request.content)} bytes"
-    return {"method": request.method, "url": url, "body": excerpt(body)}

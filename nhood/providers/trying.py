@@ -4,16 +4,20 @@ What a step does besides (ledger, limits, retries, results) is left out: this sh
 and how the answer is read.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import orjson
 
 from executors.core.action import call
 from executors.core.outcome import Outcome
 from executors.core.request import Request, Response
 from nhood.sandbox.entered import PASTED_TOKEN
+from schemas.files import FILE, StoredFile, clean_type
+from schemas.ids import derived_id
 from schemas.provider import ProviderSpec
 from schemas.settings import Secret, Settings
 from token_vault import endpoints
@@ -21,6 +25,15 @@ from token_vault.core.headers import proof_of, roots_of
 from wire.clock import now
 
 Watch = Callable[[Request, str, Response], None]
+
+
+def told_of(name: str, answer: httpx.Response) -> dict[str, Any]:
+    """Describe a download as the file store would; here nothing is kept."""
+    digest = hashlib.sha256(answer.content).hexdigest()
+    kind = answer.headers.get("content-type")
+    file_id = derived_id("fil", digest)
+    size = len(answer.content)
+    return StoredFile(file_id, name, clean_type(kind, name), size, digest).told()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +83,10 @@ class Trial:
         if request.with_token:
             headers |= self._proof(request, url, headers, content)
         answer = await self.client.request(request.method, url, headers=headers, content=content)
-        response = Response(answer.status_code, answer.headers, answer.content, now().timestamp())
+        content = answer.content
+        if request.download and answer.is_success:
+            content = orjson.dumps({FILE: told_of(request.download, answer)})
+        response = Response(answer.status_code, answer.headers, content, now().timestamp())
         if self.watch is not None:
             self.watch(request, url, response)
         return response

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from nhood.sandbox import entered, likeness, mime, paging
 from nhood.sandbox.grants import Grant
-from nhood.sandbox.plan import Plan, dig
+from nhood.sandbox.plan import Plan, dig, read_header
 from nhood.sandbox.records import Account, Record
 from nhood.sandbox.sheet import ReferenceSheet, Shape
 from nhood.sandbox.subscribing import HookCall
 from nhood.sandbox.vendor import Vendor, World
-from nhood.sandbox.wire_in import Answer, Incoming, json_answer
+from nhood.sandbox.wire_in import Answer, Incoming, SentFile, json_answer
 from schemas.expression import ABSENT
 
 REPLAYS_MAX: Final = 10_000
@@ -128,14 +128,45 @@ def _lacking(vendor: Vendor, plan: Plan, grant: Grant | None) -> str:
 def _sent(
     vendor: Vendor, plan: Plan, incoming: Incoming, groups: Mapping[str, str]
 ) -> dict[str, Any]:
-    sent = {leaf.name: groups[leaf.name] for leaf in plan.leaves if leaf.place == "path"}
+    sent: dict[str, Any] = {
+        leaf.name: groups[leaf.name] for leaf in plan.leaves if leaf.place == "path"
+    }
     if incoming.method != "GET":
         sent = {} if plan.id_param in sent and len(sent) == 1 else sent
         sent.update(incoming.query_data())
-    data = incoming.data
+    sent.update(_in_headers(plan, incoming))
+    file = _file(plan, incoming)
+    if file is not None:
+        sent["size"] = len(file.content)
+    data = incoming.data if plan.whole_file is None else None
     if isinstance(data, Mapping):
+        if incoming.is_multipart:  # what describes the file stands in a part of its own
+            data = _flattened(data)
         sent.update(variables_of(data) if vendor.spec.api.graphql else data)
     return sent
+
+
+def _in_headers(plan: Plan, incoming: Incoming) -> dict[str, Any]:
+    """Give what the request's JSON headers hold."""
+    found: dict[str, Any] = {}
+    request = plan.spec.request
+    for name in request.json_headers if request is not None else ():
+        value = read_header(incoming.headers.get(name.lower(), ""))
+        found.update(value if isinstance(value, Mapping) else {})
+    return found
+
+
+def _flattened(parts: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in parts.items():
+        found.update(value if isinstance(value, Mapping) else {name: value})
+    return found
+
+
+def _file(plan: Plan, incoming: Incoming) -> SentFile | None:
+    """Give the file that a request carries, of an action that sends one."""
+    leaf = next((leaf for leaf in plan.leaves if leaf.place == "file"), None)
+    return incoming.files.get(leaf.name) if leaf is not None else None
 
 
 def variables_of(posted: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -244,7 +275,17 @@ def _do(doing: Act) -> Answer:
         shelf.remove(record)
     elif kind == "update":
         shelf.update(record, doing.sent)
-    return answer_of(doing, record)
+        _keep(doing, record)
+    return _content(doing, record) if plan.downloads else answer_of(doing, record)
+
+
+def _content(doing: Act, record: Record) -> Answer:
+    """Answer with what was uploaded of a thing, or with a line where nothing was."""
+    named = next(iter(record.names.values()), "")
+    seeded = SentFile("file", "text/plain", f"Content of {named} in the sandbox.\n".encode())
+    place = (doing.plan.spec.resource, record.number)
+    file = doing.account.contents.get(place, seeded)
+    return Answer(200, file.content, {}, file.content_type)
 
 
 def _is_there(doing: Act) -> bool:
@@ -274,8 +315,16 @@ def _create(doing: Act, further: Mapping[str, Any] | None = None) -> Answer:
     if plan.sheet.mime is not None:
         sent = {**sent, **mime.shown(dig(sent, tuple(plan.sheet.mime.split("."))))}
     record = Record(number, {**names, **(further or {})}, sent)
+    _keep(doing, record)
     account.shelf(plan.spec.resource).add(record)
     return answer_of(doing, record)
+
+
+def _keep(doing: Act, record: Record) -> None:
+    """Keep the content that came with a thing, for who downloads it."""
+    file = _file(doing.plan, doing.incoming)
+    if file is not None:
+        doing.account.keep((doing.plan.spec.resource, record.number), file)
 
 
 def _upsert(doing: Act) -> Answer:
@@ -290,6 +339,7 @@ def _upsert(doing: Act) -> Answer:
     if record is None or outer is None:
         return _create(doing, {"external": f"external/{outer}"})
     shelf.update(record, doing.sent)
+    _keep(doing, record)
     answer = made_of(doing, record)
     if isinstance(answer, dict) and "created" in answer:
         answer = {**answer, "created": False}

@@ -38,7 +38,7 @@ from wire.serving import Server, bind
 from wire.telemetry import configure_logging, start_ops_server
 
 # No vendor that we play takes more in one request.
-BODY_BYTES_MAX: Final = 10 * 1024 * 1024
+BODY_BYTES_MAX: Final = 128 * 1024 * 1024
 # Longer than the executors keep a connection, so that they never meet one that is just closing.
 KEEP_ALIVE_S: Final = 75
 # A slow answer that a fault script asked for is cut off at the end.

@@ -18,7 +18,7 @@ from schemas.expression import ABSENT, SPREAD, Template
 from schemas.provider import ActionSpec
 from schemas.provider_file import ITEMS_PARAM
 
-Place = Literal["path", "query", "json", "form", "header"]
+Place = Literal["path", "query", "json", "form", "header", "file"]
 WirePath = tuple[str | int, ...]
 Constant = tuple[Place, WirePath, Any]
 
@@ -91,6 +91,16 @@ class Plan:
     validator: jsonschema_rs.Draft202012Validator
     body: Any
     items: WirePath | None
+
+    @property
+    def downloads(self) -> bool:
+        """Whether the answer is a file's content."""
+        return self.spec.request is not None and self.spec.request.download is not None
+
+    @property
+    def whole_file(self) -> str | None:
+        """The param whose content is the whole body; None where the body is another."""
+        return self.spec.request.file if self.spec.request is not None else None
 
     def fits(self, incoming: Incoming) -> int:
         """Say how well the fixed parts fit: one up for each that is there, one down for each not.
@@ -190,10 +200,17 @@ def _walk(raw: Mapping[str, Any], declared: Iterable[str]) -> tuple[list[Leaf], 
     passed: Place = "query" if raw["method"] == "GET" else body
     leaves = [Leaf(passed, (name,), name, (name,)) for name in _passed(raw, declared)]
     leaves += [Leaf("path", (name,), name, (name,)) for name in _PARAM.findall(raw["path"])]
+    headers = {**raw.get("headers", {}), **raw.get("json_headers", {})}
+    sections = raw.get("multipart", {}).get("parts", {})
+    held = {name: one["file"] for name, one in sections.items() if _is_file(one)}
+    if "file" in raw:
+        held[""] = raw["file"]
     parts: list[tuple[Place, Any]] = [
         ("query", raw.get("query", {})),
         (body, raw.get(body, {})),
-        ("header", {name.lower(): value for name, value in raw.get("headers", {}).items()}),
+        ("form", {name: one for name, one in sections.items() if name not in held}),
+        ("file", held),
+        ("header", {name.lower(): value for name, value in headers.items()}),
     ]
     for place, tree in parts:
         for path, value in nodes(tree, ()):
@@ -207,6 +224,10 @@ def _walk(raw: Mapping[str, Any], declared: Iterable[str]) -> tuple[list[Leaf], 
             elif place != "header" and not (isinstance(value, str) and "${" in value):
                 constants.append((place, path, value))
     return leaves, constants
+
+
+def _is_file(part: object) -> bool:
+    return isinstance(part, Mapping) and part.keys() == {"file"}
 
 
 def _passed(raw: Mapping[str, Any], declared: Iterable[str]) -> list[str]:
@@ -322,8 +343,20 @@ def _part(incoming: Incoming, place: Place, groups: Mapping[str, str]) -> Any:  
     if place == "query":
         return incoming.query_nested()
     if place == "header":
-        return incoming.headers
+        return {name: read_header(value) for name, value in incoming.headers.items()}
+    if place == "file":
+        return {name: {"text": "", "name": file.name} for name, file in incoming.files.items()}
     return incoming.data
+
+
+def read_header(value: str) -> Any:  # noqa: ANN401 - JSON
+    """Read a header that is JSON, as Dropbox has them."""
+    if not value.startswith("{"):
+        return value
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value
 
 
 def dig(value: Any, path: WirePath) -> Any:  # noqa: ANN401 - JSON values

@@ -94,7 +94,7 @@ class Received:
         self._number += 1
         key = key or _fingerprint(incoming)
         if len(incoming.body) > BODY_BYTES_MAX:
-            incoming = replace(incoming, body=b"", _data=f"{len(incoming.body)} bytes", _read=True)
+            incoming = incoming.without_body()
         if answer is not None and len(answer.body) > BODY_BYTES_MAX:
             answer = replace(answer, body=answer.body[:BODY_BYTES_MAX])
         entry = Entry(

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nhood.sandbox.likeness import merged
+from nhood.sandbox.wire_in import SentFile
 
 # Of one kind in one account; the oldest go first.
 RECORDS_MAX: Final = 5_000
 ACCOUNTS_MAX: Final = 1_000
+# Of the contents of one account.
+CONTENT_BYTES_MAX: Final = 256 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -79,6 +82,18 @@ class Account:
     counter: int = 0
     # Idempotency keys: fingerprint of the request and the first answer.
     replays: "OrderedDict[str, tuple[bytes, Any]]" = field(default_factory=OrderedDict)
+
+    # What was uploaded; the oldest go first.
+    contents: "OrderedDict[tuple[str, int], SentFile]" = field(default_factory=OrderedDict)
+
+    def keep(self, place: tuple[str, int], file: SentFile) -> None:
+        """Keep a content: of which kind, of the thing of which number."""
+        self.contents[place] = file
+        while len(self.contents) > 1 and self._size() > CONTENT_BYTES_MAX:
+            self.contents.popitem(last=False)
+
+    def _size(self) -> int:
+        return sum(len(file.content) for file in self.contents.values())
 
     def shelf(self, resource: str) -> Shelf:
         """Give the things of one kind."""

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from email.parser import BytesParser
+from email.policy import HTTP
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -32,14 +34,34 @@ class Incoming:
     _data: Any = field(default=None, repr=False, init=False)
     _read: bool = field(default=False, init=False)
     _query: dict[str, str] | None = field(default=None, init=False)
+    _parts: "Mapping[str, SentFile] | None" = field(default=None, repr=False, init=False)
 
     @property
     def data(self) -> Any:  # noqa: ANN401 - JSON values
-        """The body parsed by its content type: JSON or form; None where it is neither."""
+        """The body parsed: JSON, form, or parts that are no files; None where it is neither."""
         if not self._read:
             self._read = True
             self._data = self._parse()
         return self._data
+
+    @property
+    def files(self) -> "Mapping[str, SentFile]":
+        """The files of a multipart body by name; else the whole body as the one without a name."""
+        if self._parts is None:
+            self._data, self._parts = self._multipart()
+            self._read = self._read or self.is_multipart
+        return self._parts
+
+    @property
+    def is_multipart(self) -> bool:
+        """Whether the body has several parts."""
+        return self.content_type.startswith("multipart/")
+
+    def without_body(self) -> "Incoming":
+        """Give the same request with a word about its body in the body's place."""
+        short = replace(self, body=b"")
+        short._data, short._read = f"{len(self.body)} bytes", True
+        return short
 
     @property
     def content_type(self) -> str:
@@ -73,12 +95,55 @@ class Incoming:
     def _parse(self) -> Any:  # noqa: ANN401 - JSON values
         if not self.body:
             return None
+        if self.is_multipart:
+            found, self._parts = self._multipart()
+            return found
         if self.is_form:
             return nested(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
             return None
+
+    def _multipart(self) -> "tuple[Any, dict[str, SentFile]]":
+        if not self.is_multipart:
+            kind = self.headers.get("content-type", "application/octet-stream")
+            return self._data, {"": SentFile("file", kind, self.body)}
+        head = f"Content-Type: {self.headers['content-type']}\r\n\r\n".encode("latin-1")
+        whole = BytesParser(policy=HTTP).parsebytes(head + self.body)
+        data: dict[str, Any] = {}
+        files: dict[str, SentFile] = {}
+        for number, part in enumerate(whole.iter_parts()):
+            content = part.get_payload(decode=True)
+            content = content if isinstance(content, bytes) else b""
+            name = part.get_param("name", header="content-disposition")
+            # RFC 2387 gives parts no names: the first is the description, the second the file.
+            name = str(name) if name is not None else ("metadata", "file")[min(number, 1)]
+            filename = part.get_filename()
+            if filename is not None or name == "file":
+                files[name] = SentFile(filename or "file", str(part.get_content_type()), content)
+            else:
+                data[name] = _read_part(content, part.get_content_type())
+        return data, files
+
+
+@dataclass(frozen=True, slots=True)
+class SentFile:
+    """A file as it was sent."""
+
+    name: str
+    content_type: str
+    content: bytes
+
+
+def _read_part(content: bytes, kind: str) -> Any:  # noqa: ANN401 - JSON
+    text = content.decode("utf-8", "replace")
+    if kind != "application/json" and text[:1] not in ("{", "["):
+        return text
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return text
 
 
 def nested(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from referencing.jsonschema import DRAFT4
 
 from executors.core.request import Request
 from nhood.sandbox.wire_in import nested
+from schemas.files import Upload
 from schemas.transforms import as_text
 from tests.contract.described_graphql import Fault, GraphDescription, Operation
 
@@ -65,6 +66,8 @@ class Description:
             return [*faults, *self._form_faults(operation, request)]
         body = self._resolve(operation.data.get("requestBody", {}))
         content = body.get("content", {})
+        if request.upload is not None:
+            return [*faults, *self._upload_faults(content, request.upload)]
         if request.form is not None or _FORM in content:
             return [*faults, *self._nested_form_faults(content.get(_FORM), request)]
         schema = content.get("application/json", {}).get("schema")
@@ -82,6 +85,15 @@ class Description:
             )
             faults += self._unknown_names(next(known) or {}, request.json, "body")
         return faults
+
+    def _upload_faults(self, content: dict[str, Any], upload: Upload) -> list[Fault]:
+        """Check the kind of a body that carries files; its content is no affair of anybody's."""
+        kind = upload.content_type.partition(";")[0]
+        wide = {"application/octet-stream", "*/*"} if not kind.startswith("multipart/") else set()
+        known = {name.partition(";")[0] for name in content}
+        if known & {kind, *wide}:
+            return []
+        return [Fault("body", f"must not be {kind}, but one of {sorted(known)}")]
 
     def _nested_form_faults(self, content: Any, request: Request) -> list[Fault]:
         """Check a form whose values nest in brackets, read back as its schema's types."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from jsonschema_rs import Draft202012Validator
 
+from schemas.files import FILE
 from schemas.provider import ActionSpec
 from schemas.provider_file import ITEMS_PARAM
 from tests.contract.cases import CATALOGUE
@@ -55,6 +56,8 @@ def full_params(action: ActionSpec) -> dict[str, Any]:
 
 def sample(schema: dict[str, Any], name: str = "some") -> Any:
     """Give one value that a schema allows; texts differ by name where they may."""
+    if schema.get("format") == FILE:
+        return {"text": f"content of {name}", "name": f"{name}.txt"}
     choices = [schema, *schema.get("anyOf", ())]
     for choice in reversed(choices):
         for value in _candidates(choice, name):

@@ -3,12 +3,11 @@
 https://docs.slack.dev/messaging/working-with-files
 """
 
-import base64
-import binascii
-
 from executors.core.action import Call, Steps
 from executors.core.outcome import Rejected, Succeeded, Unavailable
 from executors.core.request import Request
+from schemas import files
+from schemas.errors import InvalidInput
 
 
 def call_upload_file(call: Call) -> Steps:
@@ -18,10 +17,12 @@ def call_upload_file(call: Call) -> Steps:
     """
     params = call.params
     try:
-        content = _content(params["content"], params["encoding"])
-    except ValueError as error:
-        return Rejected(code="invalid_params", message=f"content is not base 64: {error}.")
-    wanted = {"filename": params["filename"], "length": len(content)}
+        file = files.known(params["file"])
+        upload = files.Upload(files.UNKNOWN_TYPE, (files.piece(file),))
+    except InvalidInput as error:
+        return Rejected(code=error.code, message=error.public)
+    filename = params.get("filename", file["name"])
+    wanted = {"filename": filename, "length": upload.size}
     if "alt_text" in params:
         wanted["alt_text"] = params["alt_text"]
     first = call.other("get_upload_url", wanted)
@@ -35,7 +36,7 @@ def call_upload_file(call: Call) -> Steps:
             code="unreadable_answer",
             message="Slack gave no address to upload to.",
         )
-    sent = yield Request("POST", url, content=content, with_token=False)
+    sent = yield Request("POST", url, upload=upload, with_token=False)
     if sent.status != 200:
         return Unavailable(
             status=sent.status,
@@ -46,15 +47,6 @@ def call_upload_file(call: Call) -> Steps:
     shared = {
         name: params[name] for name in ("channel", "initial_comment", "thread_ts") if name in params
     }
-    shared["files"] = [{"id": file_id, "title": params.get("title", params["filename"])}]
+    shared["files"] = [{"id": file_id, "title": params.get("title", filename)}]
     last = call.other("complete_upload", shared)
     return last.outcome((yield last.request()))
-
-
-def _content(text: str, encoding: str) -> bytes:
-    if encoding == "text":
-        return text.encode()
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise ValueError(str(error)) from None

@@ -44,6 +44,8 @@ TABLE = {
     "vault:write": "owner admin",
     "audit:read": "owner admin developer",
     "proxy:write": "owner admin developer",
+    "files:read": "owner admin developer viewer",
+    "files:write": "owner admin developer",
 }
 scopes = st.lists(
     st.sampled_from([*sorted(EVERYTHING), "*", "workflows:*", "keys:*", "nonsense", "x:y", ""])

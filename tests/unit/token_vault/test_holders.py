@@ -13,6 +13,7 @@ NOT_SEALED = {
     "connect_sessions.digest",
     "deliveries.key",
     "effects.result",
+    "file_pieces.data",
     "idempotency_keys.fingerprint",
     "invitations.digest",
     "oauth_states.digest",

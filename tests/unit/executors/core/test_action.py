@@ -61,7 +61,7 @@ def test_empty_answer_gives_what_is_known() -> None:
         (
             "slack",
             "upload_file",
-            {"filename": "a", "content": "%", "encoding": "base64"},
+            {"file": {"base64": "%", "name": "a"}},
             "invalid_params",
         ),
     ],
@@ -78,9 +78,7 @@ def test_wrong_params_send_nothing(
 
 def test_file_is_uploaded_in_three_requests() -> None:
     params = {
-        "filename": "a.bin",
-        "content": "AAEC",
-        "encoding": "base64",
+        "file": {"base64": "AAEC", "name": "a.bin"},
         "channel": "C1",
         "title": "Numbers",
         "alt_text": "none",
@@ -118,7 +116,7 @@ def test_file_is_uploaded_in_three_requests() -> None:
     ],
 )
 def test_upload_ends_where_a_request_fails(answers: list[tuple[int, Any]], kind: type) -> None:
-    sent, outcome = _run("slack", "upload_file", {"filename": "a", "content": "b"}, *answers)
+    sent, outcome = _run("slack", "upload_file", {"file": {"text": "b", "name": "a"}}, *answers)
     assert len(sent) == len(answers)
     assert isinstance(outcome, kind)
 
