@@ -137,13 +137,15 @@ async def running_sandbox(
     server = build_server(app)
     listening = bind("127.0.0.1", 0, "NHOOD_SANDBOX_PORT")
     running = asyncio.create_task(server.serve(sockets=[listening]))
-    async with asyncio.timeout(10):
-        while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
-            await asyncio.sleep(0.005)
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    settings = replace(Settings(), sandbox_url=url)
-    async with open_client(allow_private=lambda _host, _port: True) as client:
-        yield Playground(app, url, client, settings)
-    server.stop()
-    await running
-    listening.close()
+    try:
+        async with asyncio.timeout(60):
+            while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
+                await asyncio.sleep(0.005)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        settings = replace(Settings(), sandbox_url=url)
+        async with open_client(allow_private=lambda _host, _port: True) as client:
+            yield Playground(app, url, client, settings)
+    finally:
+        server.stop()
+        await running
+        listening.close()

@@ -241,9 +241,11 @@ async def test_live_mode_without_an_app_says_what_to_set(site: Site) -> None:
 async def test_live_mode_goes_to_the_vendor_or_where_settings_say(
     database: str, tmp_path: Path
 ) -> None:
-    app = ProviderOverride(client_id="c1", client_secret=Secret("s1"))
+    app = ProviderOverride(client_id="c1", client_secret=Secret("live secret"))
     moved = ProviderOverride(
-        client_id="c2", client_secret=Secret("s2"), authorize_url="https://gateway.internal/auth"
+        client_id="c2",
+        client_secret=Secret("live secret"),
+        authorize_url="https://gateway.internal/auth",
     )
     changes = {"providers": {"slack": app, "jira": moved}}
     async with open_site(database, tmp_path, **changes) as site:
@@ -254,7 +256,7 @@ async def test_live_mode_goes_to_the_vendor_or_where_settings_say(
             owner = Owner(site.workspace, "live", slug, "u1")
             offer = await site.vault.oauth.auth_url(owner, Wish())
             assert offer.url.startswith(start)
-            assert "s1" not in offer.url
+            assert "secret" not in offer.url
 
 
 async def test_unknown_provider_suggests_the_nearest(site: Site) -> None:
