@@ -140,7 +140,7 @@ def _vector_holds(spec: ProviderSpec, vector: Mapping[str, Any]) -> bool:
     declared = replace(triggers.signatures[place], tolerance_s=None)
     if "signed" in vector:
         declared = replace(declared, signed=Template(vector["signed"]))
-    headers = {name.lower(): value for name, value in vector["headers"].items()}
+    headers = {name.lower(): value for name, value in vector.get("headers", {}).items()}
     headers.setdefault("content-type", vector.get("content_type", "text/plain"))
     if declared.header:
         headers.setdefault(declared.header, vector["signature"])
