@@ -49,15 +49,16 @@ class Act:
 
 
 def token_of(vendor: Vendor, incoming: Incoming) -> str | None:
-    """Take the token out of the header that the provider declares."""
-    name, template = vendor.spec.auth.token_header
-    value = incoming.headers.get(name.lower())
-    if value is None:
-        return None
-    before, _, after = template.source.partition("${token}")
-    if not (value.startswith(before) and value.endswith(after)):
-        return None
-    return value[len(before) : len(value) - len(after)]
+    """Take the token out of the header that the provider declares, or its account step."""
+    auth = vendor.spec.auth
+    step = auth.account.request if auth.account is not None else None
+    own = step.headers.items() if step is not None else ()
+    for name, template in (auth.token_header, *own):
+        value = incoming.headers.get(name.lower())
+        before, found, after = template.source.partition("${token}")
+        if value is not None and found and value.startswith(before) and value.endswith(after):
+            return value[len(before) : len(value) - len(after)]
+    return None
 
 
 def who(world: World, vendor: Vendor, incoming: Incoming) -> tuple[str, Grant | None] | None:
