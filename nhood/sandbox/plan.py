@@ -199,7 +199,8 @@ def _walk(raw: Mapping[str, Any], declared: Iterable[str]) -> tuple[list[Leaf], 
     body: Place = "form" if "form" in raw else "json"
     passed: Place = "query" if raw["method"] == "GET" else body
     leaves = [Leaf(passed, (name,), name, (name,)) for name in _passed(raw, declared)]
-    leaves += [Leaf("path", (name,), name, (name,)) for name in _PARAM.findall(raw["path"])]
+    named = (_PARAM.findall(reference)[:1] for reference in _REFERENCE.findall(raw["path"]))
+    leaves += [Leaf("path", (name,), name, (name,)) for found in named for name in found]
     headers = {**raw.get("headers", {}), **raw.get("json_headers", {})}
     sections = raw.get("multipart", {}).get("parts", {})
     held = {name: one["file"] for name, one in sections.items() if _is_file(one)}
