@@ -5,10 +5,14 @@ The vault works from these alone; nothing here is specific to a vendor.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from schemas.errors import Problem
 from schemas.expression import Condition, Template, Tree
+
+IN_URL: Final = "{credential}"
+"""Stands in addresses where the credential does, until the moment when they are sent; as the name
+in `token_header` it says that it goes there and into no header."""
 
 
 @dataclass(frozen=True, slots=True)

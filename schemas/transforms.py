@@ -127,6 +127,16 @@ def cost_wait(value: object) -> object:
     return max(0.0, (wanted - there) / rate)  # type: ignore[operator]  # numbers, as checked
 
 
+def update_kind(value: object) -> object:
+    """Name what a Telegram update holds: its one key beside update_id; null where there is none.
+
+    https://core.telegram.org/bots/api#update
+    """
+    if not isinstance(value, Mapping):
+        return None
+    return next((name for name in value if name != "update_id"), None)
+
+
 def last_part(value: object) -> object:
     """Give what stands behind the last dot: `#microsoft.graph.chatMessage` is a chatMessage."""
     return _text(value).rpartition(".")[2]
@@ -357,4 +367,5 @@ TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
     "slashed": slashed,
     "sorted_pairs": sorted_pairs,
     "text": text,
+    "update_kind": update_kind,
 }

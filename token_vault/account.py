@@ -202,6 +202,9 @@ async def perform(client: httpx.AsyncClient, visit: Visit, step: HttpStep) -> ht
     url = endpoints.resolve(
         step.url.text(roots), visit.spec, visit.mode, visit.settings, visit.variables
     )
+    proof = proof_of(visit.spec.auth, roots) if step.token_header else None
+    if proof is not None:
+        url = proof.url(url)
     form = step.form.render(roots) if step.form else {}
     auth: tuple[str, str] | None = None
     if visit.app is not None and step.client_auth == "basic":
@@ -222,8 +225,7 @@ async def perform(client: httpx.AsyncClient, visit: Visit, step: HttpStep) -> ht
         content=content,
         timeout=TIMEOUT_S,
     )
-    if step.token_header:
-        proof = proof_of(visit.spec.auth, roots)
+    if proof is not None:
         sent = {
             name: request.headers[name] for name in ("content-type",) if name in request.headers
         }

@@ -232,7 +232,11 @@ class Subscriptions:
             content = orjson.dumps(step.json.render(talk.roots))
             headers["Content-Type"] = "application/json"
         request = self._client.build_request(
-            step.method, base + path, headers=headers, content=content, timeout=TIMEOUT_S
+            step.method,
+            credential.proof.url(base + path),
+            headers=headers,
+            content=content,
+            timeout=TIMEOUT_S,
         )
         signed = {
             name: request.headers[name] for name in ("content-type",) if name in request.headers

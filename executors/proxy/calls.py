@@ -147,7 +147,10 @@ class Proxy:
         gate = self._limits.gate(spec, self._action(spec, asked), credential)
         await _pass(gate, spec)
         self._vault.audit.used(credential, "proxy")
-        request = self._client.build_request(asked.method, url, headers=headers, content=asked.body)
+        whole = credential.proof.url(url)
+        request = self._client.build_request(
+            asked.method, whole, headers=headers, content=asked.body
+        )
         try:
             async with asyncio.timeout(HEAD_TIMEOUT_S):
                 answer = await self._client.send(request, stream=True)

@@ -223,8 +223,7 @@ class Driver:
             permit: From `admit`.
             begun: Somebody began the call and did not live to tell.
         """
-        started = now_us()
-        params = orjson.loads(command.params.data)
+        started, params = now_us(), orjson.loads(command.params.data)
         trip = _Trip(command, spec, action, traceparent, params, turn, permit)
         trip.attempts.extend(read_attempts(command.attempts))
         checked = checks(action, command)
@@ -422,6 +421,7 @@ class Driver:
             headers |= credential.proof.headers(
                 request.method, url, headers, body, now(), request.proof
             )
+            url = credential.proof.url(url)
         if self._files is not None and (request.upload is not None or request.download):
             answer = await self._files.send(self._calls, trip.command, request, url, headers)
         else:

@@ -21,7 +21,7 @@ from schemas.ids import derived_id
 from schemas.provider import ProviderSpec
 from schemas.settings import Secret, Settings
 from token_vault import endpoints
-from token_vault.core.headers import proof_of, roots_of
+from token_vault.core.headers import Proof, proof_of, roots_of
 from wire.clock import now
 
 Watch = Callable[[Request, str, Response], None]
@@ -80,9 +80,12 @@ class Trial:
         if kind is not None:
             headers["content-type"] = kind
         url = self._address(request.full_url)
+        whole = url
         if request.with_token:
-            headers |= self._proof(request, url, headers, content)
-        answer = await self.client.request(request.method, url, headers=headers, content=content)
+            proof = self._proof()
+            headers |= proof.headers(request.method, url, headers, content, now(), request.proof)
+            whole = proof.url(url)
+        answer = await self.client.request(request.method, whole, headers=headers, content=content)
         content = answer.content
         if request.download and answer.is_success:
             content = orjson.dumps({FILE: told_of(request.download, answer)})
@@ -100,10 +103,6 @@ class Trial:
             return base + url[len(usual) :]
         return endpoints.resolve(url, self.spec, "test", self.settings)
 
-    def _proof(
-        self, request: Request, url: str, headers: Mapping[str, str], content: bytes | None
-    ) -> Mapping[str, str]:
+    def _proof(self) -> Proof:
         entered = {item.name: Secret(self.token) for item in self.spec.auth.credentials}
-        roots = roots_of(self.spec, self.token, entered, self.account)
-        proof = proof_of(self.spec.auth, roots)
-        return proof.headers(request.method, url, headers, content, now(), request.proof)
+        return proof_of(self.spec.auth, roots_of(self.spec, self.token, entered, self.account))

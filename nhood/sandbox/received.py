@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from nhood.sandbox.wire_in import Answer, Incoming
+from schemas.provider_auth import IN_URL
 
 KEPT_MAX: Final = 5_000
 KEYS_MAX: Final = 200_000
 BODY_BYTES_MAX: Final = 16 * 1024
-_HIDDEN: Final = frozenset({"authorization", "cookie", "x-api-key", "x-auth-token"})
+_HIDDEN: Final = frozenset({"authorization", "cookie", "x-api-key", "x-auth-token", IN_URL})
 _SECRETS: Final = frozenset(
     (
         *("client_secret", "code", "code_verifier", "refresh_token", "access_token", "token"),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-from urllib.parse import unquote, urlencode
+from urllib.parse import unquote, urlencode, urlsplit
 
 from nhood.sandbox.grants import GrantBook
 from nhood.sandbox.plan import Plan, path_pattern, plan_action
@@ -14,7 +14,7 @@ from nhood.sandbox.subscribing import HookCall, Subscriptions, hook_calls
 from nhood.sandbox.wire_in import FORM, Answer, Incoming, json_answer
 from schemas.expression import Roots, Template
 from schemas.provider import Catalogue, ProviderSpec
-from schemas.provider_auth import AuthSpec
+from schemas.provider_auth import IN_URL, AuthSpec
 
 Part = Literal["authorize", "token", "revoke", "account", "action", "extra", "hooks"]
 
@@ -99,7 +99,12 @@ class Vendor:
         return {"id": "0000000001"}
 
     def as_declared(self, incoming: Incoming) -> Incoming:
-        """Read a GET as the POST of the same, or the reverse, where the vendor takes either."""
+        """Read a request in the form in which it is declared.
+
+        A credential in the path goes among the headers, under `IN_URL`; a GET is the POST of the
+        same, or the reverse, where the vendor takes either.
+        """
+        incoming = self._without_credential(incoming)
         if not self.sheet.either or self.find(incoming) is not None:
             return incoming
         if incoming.method == "GET":
@@ -108,6 +113,14 @@ class Vendor:
             return replace(incoming, method="POST", headers=headers, body=body, query="")
         data = incoming.data if isinstance(incoming.data, Mapping) else {}
         return replace(incoming, method="GET", body=b"", query=urlencode(data))
+
+    def _without_credential(self, incoming: Incoming) -> Incoming:
+        before, found, _ = urlsplit(self.spec.api.base_url.source).path.partition(IN_URL)
+        if not found or not incoming.path.startswith(before):
+            return incoming
+        credential, slash, rest = incoming.path.removeprefix(before).partition("/")
+        headers = {**incoming.headers, IN_URL: unquote(credential)}
+        return replace(incoming, path=f"{before}{IN_URL}{slash}{rest}", headers=headers)
 
     def fill(self, shape: Shape, roots: Roots) -> Answer:
         """Make an answer of a shape."""

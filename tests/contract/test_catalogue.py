@@ -7,6 +7,7 @@ import pytest
 
 from schemas.expression import Template
 from schemas.provider import ProviderSpec
+from schemas.provider_auth import IN_URL
 from schemas.settings import Secret
 from tests.contract.cases import CATALOGUE, VENDORS, providers, variables_of
 from token_vault.core.grants import client_request
@@ -82,4 +83,5 @@ def _sent(spec: ProviderSpec, token: str, secrets: dict[str, Secret]) -> str:
     proof = proof_of(spec.auth, roots_of(spec, token, secrets, variables_of(spec)))
     at = datetime(2026, 1, 1, tzinfo=UTC)
     names = ("", *proof.others)
-    return repr([proof.headers("GET", "https://api.example/", {}, None, at, n) for n in names])
+    headers = [proof.headers("GET", "https://api.example/", {}, None, at, n) for n in names]
+    return repr([headers, proof.url(f"https://api.example/{IN_URL}/")])

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from schemas.expression import ABSENT
 from schemas.provider import ProviderSpec
-from schemas.provider_auth import AuthSpec
+from schemas.provider_auth import IN_URL, AuthSpec
 from schemas.settings import Secret
 from schemas.transforms import as_text
 from token_vault.core.sigv4 import AwsKeys, sign
@@ -19,7 +20,8 @@ class Proof:
     """What shows a vendor who calls.
 
     Attributes:
-        header, value: The header that carries the credential; empty where requests are signed.
+        header, value: The header that carries the credential; empty where requests are signed,
+            `IN_URL` where it stands in the address.
         keys: What requests are signed with.
         others: Further headers, by the names that requests give where they want one of these.
     """
@@ -28,6 +30,15 @@ class Proof:
     value: Secret
     keys: AwsKeys | None = None
     others: Mapping[str, tuple[str, Secret]] = field(default_factory=dict)
+
+    def url(self, url: str) -> str:
+        """Give the address to send to: with the credential in it, where the vendor wants it there.
+
+        It is for the socket alone. What is logged, told and recorded is the address as it was.
+        """
+        if self.header != IN_URL:
+            return url
+        return url.replace(IN_URL, quote(self.value.reveal(), safe=":"))
 
     def carried(self, name: str = "") -> Secret:
         """Give the value of the usual header, or of the one of `others` with this name."""
@@ -54,6 +65,8 @@ class Proof:
         """
         if name:
             return {self.others[name][0]: self.carried(name).reveal()}
+        if self.header == IN_URL:
+            return {}
         if self.keys is None:
             return {self.header: self.value.reveal()}
         return sign(self.keys, method, url, headers, body or b"", at)
