@@ -42,7 +42,12 @@ class Desk:
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            self.command(*words), env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            self.command(*words),
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Whoever runs the tests in the background of a shell has Ctrl-C ignored; not this one.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
