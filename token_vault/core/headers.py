@@ -34,11 +34,13 @@ class Proof:
     def url(self, url: str) -> str:
         """Give the address to send to: with the credential in it, where the vendor wants it there.
 
-        It is for the socket alone. What is logged, told and recorded is the address as it was.
+        It is for the socket alone. What is logged, told and recorded is the address as it was. Only
+        the first mark is the provider's own, in its base address: one that somebody wrote behind it
+        stays as it is, or they could have the credential sent to where they read it.
         """
         if self.header != IN_URL:
             return url
-        return url.replace(IN_URL, quote(self.value.reveal(), safe=":"))
+        return url.replace(IN_URL, quote(self.value.reveal(), safe=":"), 1)
 
     def carried(self, name: str = "") -> Secret:
         """Give the value of the usual header, or of the one of `others` with this name."""

@@ -64,6 +64,14 @@ async def test_token_reaches_the_vendor_and_nothing_that_is_kept(answer):
     assert TOKEN not in repr(Proof(IN_URL, Secret(TOKEN)))
 
 
+def test_mark_of_a_caller_is_no_way_to_read_the_credential():
+    base = "https://api.telegram.org/bot{credential}"
+    asked = f"{base}/sendMessage?chat_id=4711&text={IN_URL}"
+    assert Proof(IN_URL, Secret(TOKEN)).url(asked) == (
+        f"https://api.telegram.org/bot{TOKEN}/sendMessage?chat_id=4711&text={IN_URL}"
+    )
+
+
 def test_header_credentials_leave_addresses_alone():
     url = "https://api.example/a?b=c"
     assert Proof("Authorization", Secret("Bearer x")).url(url) == url
