@@ -11,6 +11,8 @@ credentials: {field: value}      what is entered where no consent leads to a con
              that is not told gets `sandbox_token`
 read, write: names of a harmless action that needs a token, and of one that makes something; their
              examples are run through the whole product
+handshakes:  {request: {method, query, headers, body}, answer: {status, body, headers}, secret},
+             as the vendor documents them; an answer's body as text, or as JSON where it is that
 story:       what the sandbox's vendor is told, step by step; see tests/contract/story.py
 """
 
@@ -68,6 +70,7 @@ class Vendor:
     read: str | None = None
     write: str | None = None
     story: tuple[Step, ...] = ()
+    handshakes: tuple[Mapping[str, Any], ...] = ()
 
     def ends(self, action: str) -> Ends:
         """Give what this action's answers say of further pages."""
@@ -82,7 +85,9 @@ def read_vendor(slug: str) -> Vendor:
     departures = tuple(Departure(slug, **one) for one in data.pop("departures", ()))
     pages = {name: Ends(**ends) for name, ends in data.pop("pages", {}).items()}
     story = tuple(read_step(step) for step in data.pop("story", ()))
-    return Vendor(data.pop("variables", {}), pages, departures, story=story, **data)
+    handshakes = tuple(data.pop("handshakes", ()))
+    variables = data.pop("variables", {})
+    return Vendor(variables, pages, departures, story=story, handshakes=handshakes, **data)
 
 
 def told_by_customer(spec: ProviderSpec) -> dict[str, str]:
