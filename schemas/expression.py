@@ -83,7 +83,8 @@ class Path:
         """Give the value, or ABSENT."""
         value: Any = roots.get(self.root, ABSENT)
         for step in self.steps:
-            if isinstance(value, Mapping):
+            # A dict is what it nearly always is, and told without asking the abstract class.
+            if type(value) is dict or isinstance(value, Mapping):
                 value = value.get(step, ABSENT)
             elif isinstance(step, int) and isinstance(value, list) and step < len(value):
                 value = value[step]

@@ -14,6 +14,8 @@ from schemas.events import Payload, Place, RequestStep, StepError, StepFinished
 
 OUTPUT_BYTES_MAX = 256 * 1024  # larger outputs would ride through every later command
 EXCERPT_CHARS_MAX = 4_096  # of a body in the timeline
+# A state up to this size is kept in the ledger as well: cheaper than to encode the result twice.
+KEPT_STATE_MAX = 2_048
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +128,16 @@ def refused(
     return step_finished(command, place, carried)
 
 
-def record_of(finished: StepFinished) -> bytes:
-    """Give what the ledger keeps: the result without the state, which the command brings again."""
-    return codec.encode(replace(finished, state=Payload(b"")))
+def record_of(finished: StepFinished, encoded: bytes | None = None) -> bytes:
+    """Give what the ledger keeps: the result, without a large state: the command brings it again.
+
+    Args:
+        finished: The result.
+        encoded: The same as bytes, where it was encoded already.
+    """
+    if len(finished.state.data) > KEPT_STATE_MAX:
+        return codec.encode(replace(finished, state=Payload(b"")))
+    return codec.encode(finished) if encoded is None else encoded
 
 
 def from_record(record: bytes, command: RequestStep, place: Place) -> StepFinished:

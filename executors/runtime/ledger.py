@@ -20,11 +20,13 @@ _log = structlog.get_logger()
 GROUP_MAX = 500  # effects in one transaction: bounds its memory and its time
 _RECONNECT_S = 0.5
 
+# Keys come as lines of one text: psycopg writes a list of texts in Python, item by item.
 # An effect may stand in any partition (`wire.rotation`), new ones go to the newest.
 _BEGIN = """
     INSERT INTO effects (effect_key, workspace_id, status)
     SELECT news.effect_key, news.workspace_id, 'started'
-    FROM unnest(%s::text[], %s::text[]) AS news(effect_key, workspace_id)
+    FROM unnest(string_to_array(%s, E'\n'), string_to_array(%s, E'\n'))
+        AS news(effect_key, workspace_id)
     WHERE NOT EXISTS (SELECT FROM effects WHERE effects.effect_key = news.effect_key)
     ON CONFLICT (effect_key, slot) DO NOTHING RETURNING effect_key
 """
@@ -35,7 +37,7 @@ _AGAIN = """
 _FIND = "SELECT effect_key, status, result FROM effects WHERE effect_key = ANY(%s)"
 _FINISH = """
     UPDATE effects SET status = 'done', result = news.result, done_at = now()
-    FROM unnest(%s::text[], %s::bytea[]) AS news(effect_key, result)
+    FROM unnest(string_to_array(%s, E'\n'), %b::bytea[]) AS news(effect_key, result)
     WHERE effects.effect_key = news.effect_key AND effects.status <> 'done'
 """
 _WAIT = "UPDATE effects SET status = 'waiting' WHERE effect_key = ANY(%s) AND status <> 'done'"
@@ -182,7 +184,7 @@ class Ledger:
                 revived = await connection.execute(_AGAIN, (again,))
             if unique:
                 owners = [begin.workspace_id for begin in unique.values()]
-                begun = await connection.execute(_BEGIN, (list(unique), owners))
+                begun = await connection.execute(_BEGIN, ("\n".join(unique), "\n".join(owners)))
         fresh = [row[0] for part in (revived, begun) if part for row in await part.fetchall()]
         known: dict[str, Entry] = dict.fromkeys(fresh, Fresh())
         if old := [key for key in unique if key not in known]:
@@ -195,7 +197,7 @@ class Ledger:
         done = [end for end in ends if end.result is not None]
         if done:
             keys = [end.effect_key for end in done]
-            await connection.execute(_FINISH, (keys, [end.result for end in done]))
+            await connection.execute(_FINISH, ("\n".join(keys), [end.result for end in done]))
         if len(done) < len(ends):
             waiting = [end.effect_key for end in ends if end.result is None]
             await connection.execute(_WAIT, (waiting,))
@@ -243,7 +245,7 @@ async def record(
     cursor = await on.execute(_RECORD, (result, effect_key))
     row = await cursor.fetchone()
     if row is None:
-        await on.execute(_BEGIN, ([effect_key], [workspace_id]))
+        await on.execute(_BEGIN, (effect_key, workspace_id))
         cursor = await on.execute(_RECORD, (result, effect_key))
         row = await cursor.fetchone()
     assert row is not None  # noqa: S101 - it was there, or is there now

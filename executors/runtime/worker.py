@@ -72,6 +72,19 @@ class Job:
         return f"{command.workspace_id}/{command.provider}/{command.user}/{command.order_key}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A step's end, and the same as bytes: encoded once for ledger and log."""
+
+    finished: StepFinished
+    encoded: bytes
+
+    @classmethod
+    def of(cls, finished: StepFinished) -> "_Ended":
+        """Encode it."""
+        return cls(finished, codec.encode(finished))
+
+
 class Worker:
     """Handles what the consumer took."""
 
@@ -106,24 +119,25 @@ class Worker:
             ACTIONS.labels(**labels, status="cancelled").inc()
             return  # whoever stopped it does not wait for a result
         try:
-            finished = await self._finished(job, job.command, turn)
+            ended = await self._finished(job, job.command, turn)
         except NotFound as error:
-            finished = self._refused(job.taken, job.command, error.code, error.public)
+            ended = self._refused(job.taken, job.command, error.code, error.public)
         except Exception as error:  # noqa: BLE001 - one bad command must not stop the others
             _log.exception("command.broke_the_executor", place=str(job.taken.stored.place))
             reason = f"The executor failed on this command ({type(error).__name__}); report it."
             await self._dead_letter(job, "refused", "executor_error", reason)
-            finished = self._refused(job.taken, job.command, "executor_error", reason)
-        if finished is None:
+            ended = self._refused(job.taken, job.command, "executor_error", reason)
+        if ended is None:
             ACTIONS.labels(**labels, status="waiting").inc()
             return
+        finished = ended.finished
         status = "replayed" if finished.from_ledger else finished.outcome
         ACTIONS.labels(**labels, status=status).inc()
-        await self._publish(result_record(finished, job.taken.stored))
+        await self._publish(result_record(finished, job.taken.stored, ended.encoded))
 
     async def _finished(
         self, job: Job, command: RequestStep, turn: Turn | None
-    ) -> StepFinished | None:
+    ) -> "_Ended | None":
         """Give the end of a step; None: it goes on later."""
         provider = self._ports.catalogue.get(command.provider)
         provider.require_open(command.mode)
@@ -134,15 +148,15 @@ class Worker:
             command.effect_key, turn, lambda: self._result(job, command, (provider, action), turn)
         )
 
-    def _refused(self, taken: Taken, command: RequestStep, code: str, message: str) -> StepFinished:
-        return refused(command, taken.stored.place, code, message, now_us())
+    def _refused(self, taken: Taken, command: RequestStep, code: str, message: str) -> "_Ended":
+        return _Ended.of(refused(command, taken.stored.place, code, message, now_us()))
 
     async def _alone(
         self,
         effect_key: str,
         turn: Turn | None,
-        work: Callable[[], Awaitable[StepFinished | None]],
-    ) -> StepFinished | None:
+        work: Callable[[], Awaitable["_Ended | None"]],
+    ) -> "_Ended | None":
         """Let the same effect be worked on once at a time; the second one finds it recorded.
 
         It waits without its turn: the first one may need that to go on.
@@ -162,7 +176,7 @@ class Worker:
         command: RequestStep,
         what: tuple[ProviderSpec, ActionSpec],
         turn: Turn | None,
-    ) -> StepFinished | None:
+    ) -> "_Ended | None":
         """Carry a command out; None where its step goes on later."""
         provider, action = what
         stored, ports = job.taken.stored, self._ports
@@ -180,7 +194,7 @@ class Worker:
         if not calls and permit is not None:
             permit.give_back()
         if isinstance(entry, Done):
-            return from_record(entry.result, command, stored.place)
+            return _Ended.of(from_record(entry.result, command, stored.place))
         if isinstance(entry, Waiting):
             return None  # this command was handled before: its timer brings it back
         if calls:
@@ -194,7 +208,7 @@ class Worker:
 
     async def _ended(
         self, job: Job, command: RequestStep, carried: Carried, entry: Entry | None
-    ) -> StepFinished | None:
+    ) -> "_Ended | None":
         """Write down what came of a step; None where it goes on later.
 
         Args:
@@ -215,10 +229,11 @@ class Worker:
             if entry is not None:
                 await ports.ledger.wait(command.effect_key)
             return None
-        finished = step_finished(command, stored.place, carried)
+        ended = _Ended.of(step_finished(command, stored.place, carried))
         if entry is not None:
-            await ports.ledger.finish(command.effect_key, record_of(finished))
-        return finished
+            kept = record_of(ended.finished, ended.encoded)
+            await ports.ledger.finish(command.effect_key, kept)
+        return ended
 
     async def _waits_in_order(self, job: Job, lane: str, command: RequestStep) -> bool:
         """Let a step wait behind others of its order key that do, where it may."""
@@ -273,8 +288,14 @@ def _may_call(entry: Entry, action: ActionSpec, command: RequestStep) -> bool:
     return isinstance(entry, Fresh)
 
 
-def result_record(finished: StepFinished, command: Stored) -> Record:
-    """Write a step's end as a record; it goes on with the trace of its command."""
+def result_record(finished: StepFinished, command: Stored, encoded: bytes | None = None) -> Record:
+    """Write a step's end as a record; it goes on with the trace of its command.
+
+    Args:
+        finished: The end.
+        command: What led to it.
+        encoded: The end as bytes, where it was encoded already.
+    """
     envelope = Envelope(
         f"{finished.execution_id}/{finished.step_id}",
         "nhood.step.finished",
@@ -285,4 +306,5 @@ def result_record(finished: StepFinished, command: Stored) -> Record:
         traceparent=command.headers.get("traceparent", b"").decode() or None,
     )
     key = finished.execution_id.encode()
-    return Record(RESULTS, key, codec.encode(finished), envelope.headers())
+    value = codec.encode(finished) if encoded is None else encoded
+    return Record(RESULTS, key, value, envelope.headers())
