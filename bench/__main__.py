@@ -18,10 +18,13 @@ from bench.load import Job
 from bench.measure import Outcome, drive
 from bench.processes import Child, free_port
 from bench.stack import FINISH_S, PATH, Facts, Stack
-from bench.watch import MemoryWatch, cpu_seconds, difference
+from bench.watch import MemoryWatch, cpu_seconds, difference, memory_now
 
 HOST = "127.0.0.1"
 WARM_UP = 300
+WARM_UP_STEADY = 20_000  # until the broker's second compiler has little left to do
+SETTLE_S = 10  # between load and idling: compilers, garbage, commits
+SOAK_PARTS = 8
 READY_S = 30
 FLOOR_STEADY_S = 5.0
 CONNECTIONS_AT_RATE = 64
@@ -34,9 +37,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=20, help="how long at that rate")
     parser.add_argument("--connections", type=int, default=32, help="senders at full speed")
     parser.add_argument("--idle", type=float, default=5, help="seconds of idling to measure")
+    parser.add_argument(
+        "--steady",
+        action="store_true",
+        help=f"as in a long run: the broker's second compiler, {WARM_UP_STEADY:,} to warm up",
+    )
+    parser.add_argument(
+        "--soak", type=int, default=0, help="executions after all that, to watch memory over"
+    )
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     parser.add_argument("--targets", action="store_true", help="exit 2 where a target is missed")
     given = parser.parse_args()
+    if not 0 <= given.soak <= 10_000_000:
+        parser.error("--soak goes to 10,000,000")
     if not (1 <= given.n <= 1_000_000 and 0 < given.rate <= 5_000 and 0 < given.seconds <= 3_600):
         parser.error("-n goes to 1,000,000, --rate to 5,000, --seconds to 3,600")
     return given
@@ -50,6 +63,7 @@ class Bench:
         self._double_port = free_port()
         self._double = f"http://{HOST}:{self._double_port}"
         self._phase = 0
+        self._warm_up = WARM_UP_STEADY if options.steady else WARM_UP
 
     async def run(self) -> reports.Report:
         """Measure floor, product, floor."""
@@ -98,7 +112,7 @@ class Bench:
         return await drive(Job(port, path, self._phase, count, connections, rate), self._double)
 
     async def _stack(self) -> reports.Report:
-        stack = Stack(self._double)
+        stack = Stack(self._double, steady=self._options.steady)
         try:
             _say("nhood up (a folder and ports of its own)")
             await asyncio.to_thread(stack.start)
@@ -116,19 +130,21 @@ class Bench:
         steady_count = int(options.rate * options.seconds)
         with MemoryWatch(stack.processes) as memory:
             _say(f"warming up, then {options.n:,} executions as fast as they go")
-            await self._send(port, path, WARM_UP)
-            await self._settle(stack, facts, WARM_UP)
+            await self._send(port, path, self._warm_up)
+            await self._settle(stack, facts, self._warm_up)
             start = cpu_seconds(stack.processes())
             full = await self._send(port, path, options.n)
-            await self._settle(stack, facts, WARM_UP + options.n)
+            await self._settle(stack, facts, self._warm_up + options.n)
             middle = cpu_seconds(stack.processes())
             _say(f"{options.rate:g} posts a second for {options.seconds:g} s")
             steady = await self._send(port, path, steady_count, steady=True)
-            expected = WARM_UP + options.n + steady_count
+            expected = self._warm_up + options.n + steady_count
             await self._settle(stack, facts, expected)
             end = cpu_seconds(stack.processes())
-            read_side = await asyncio.to_thread(stack.statuses)
             idle = await self._idle(stack)
+            growth = await self._soak(stack, facts, path, expected)
+            expected += options.soak
+            read_side = await asyncio.to_thread(stack.statuses)
         facts.close()
         program = reports.Program(
             full,
@@ -148,21 +164,41 @@ class Bench:
             ended=dict(Counter(facts.ended.values())),
             read_side=dict(read_side),
             watch_cpu_s=memory.cpu_s,
+            growth=growth,
         )
+
+    async def _soak(
+        self, stack: Stack, facts: Facts, path: str, before: int
+    ) -> list[tuple[int, dict[str, int]]]:
+        """Send the long run in equal parts and look at the memory after each."""
+        found = []
+        total = self._options.soak
+        for part in range(SOAK_PARTS + 1 if total else 0):
+            count = total * part // SOAK_PARTS - total * (part - 1) // SOAK_PARTS if part else 0
+            if count:
+                await self._send(stack.gateway_port, path, count)
+            done = before + total * part // SOAK_PARTS
+            await self._settle(stack, facts, done)
+            _say(f"{done:,} executions")
+            found.append((done, memory_now(stack.processes())[0]))
+        return found
 
     async def _settle(self, stack: Stack, facts: Facts, count: int) -> None:
         """Wait until all executions have ended in the log, and the API shows the last of them."""
         await facts.wait_for(count, FINISH_S)
         await asyncio.to_thread(stack.wait_for_read_side, list(facts.last.values()))
 
-    async def _idle(self, stack: Stack) -> float:
+    async def _idle(self, stack: Stack) -> dict[str, float]:
+        """Give each part's share of one core while nothing happens."""
         seconds: float = self._options.idle
         if seconds <= 0:
-            return 0.0
+            return {}
         _say(f"idling for {seconds:g} s")
+        await asyncio.sleep(SETTLE_S)
         before = cpu_seconds(stack.processes())
         await asyncio.sleep(seconds)
-        return sum(difference(before, cpu_seconds(stack.processes())).values()) / seconds
+        spent = difference(before, cpu_seconds(stack.processes()))
+        return {part: used / seconds for part, used in spent.items()}
 
 
 def _per_1000(parts: dict[str, float], count: int) -> dict[str, float]:

@@ -33,10 +33,11 @@ class Report:
     Attributes:
         floors: The floor before and after the product; the faster one counts.
         memory: Peak bytes by part (PSS); `whole` all of them at the same moment.
-        idle_cpu: Share of one core that the whole product takes when nothing happens.
+        idle_cpu: Share of one core that each part takes when nothing happens.
         ended: Executions by status as the log has them.
         read_side: Executions by status as the API tells them.
         watch_cpu_s: What watching cost the measurement.
+        growth: Executions so far and bytes by part (PSS), in a long run.
     """
 
     cores: int
@@ -45,11 +46,12 @@ class Report:
     product: Program
     memory: dict[str, int]
     resident: int
-    idle_cpu: float
+    idle_cpu: dict[str, float]
     expected: int
     ended: dict[str, int]
     read_side: dict[str, int]
     watch_cpu_s: float
+    growth: list[tuple[int, dict[str, int]]] = field(default_factory=list)
 
     @property
     def floor(self) -> Program:
@@ -104,24 +106,39 @@ def text(report: Report) -> str:
         row("  besides: load, CPU s per 1,000", _load_cpu_s, 2),
         "",
     ]
-    lines += [f"{'part':14}{'CPU s/1,000 full':>18}{'at rate':>10}{'peak MB':>10}"]
+    lines += [f"{'part':14}{'CPU s/1,000 full':>18}{'at rate':>10}{'peak MB':>10}{'idle':>8}"]
     for part in sorted(report.memory.keys() - {"whole"}):
         full = product.cpu_s_per_1000.get(part, 0)
         steady = product.cpu_s_per_1000_at_rate.get(part, 0)
-        lines.append(f"{part:14}{full:18.2f}{steady:10.2f}{report.memory[part] / MIB:10.0f}")
+        idle = report.idle_cpu.get(part, 0)
+        size = report.memory[part] / MIB
+        lines.append(f"{part:14}{full:18.2f}{steady:10.2f}{size:10.0f}{idle:8.1%}")
     others = ", ".join(f"{f.full.executions_per_s:,.0f}" for f in report.floors)
     lines += [
         "",
         f"ratio to the floor {report.ratio:.1%} (floors of this run: {others} executions/s)",
         f"whole stack {report.memory['whole'] / MIB:,.0f} MB (resident sum "
-        f"{report.resident / MIB:,.0f} MB), idle {report.idle_cpu:.1%} of a core",
+        f"{report.resident / MIB:,.0f} MB), idle {sum(report.idle_cpu.values()):.1%} of a core",
         f"executions {report.expected:,}: log {report.ended}, API {report.read_side}",
         f"vendor calls missing {product.full.missing + product.steady.missing}, "
         f"repeated {product.full.repeated + product.steady.repeated}",
         f"watching cost {report.watch_cpu_s:.1f} CPU s",
         "targets: " + ("; ".join(f"MISSED {miss}" for miss in report.misses) or "all met"),
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_growth(report.growth)])
+
+
+def _growth(growth: list[tuple[int, dict[str, int]]]) -> list[str]:
+    """Write what each part held after so many executions, in MB."""
+    if not growth:
+        return []
+    parts = sorted(growth[0][1])
+    head = "".join(f"{part:>11}" for part in (*parts, "whole"))
+    lines = ["", f"{'executions':>12}{head}   (MB)"]
+    for count, sizes in growth:
+        row = [*(sizes.get(part, 0) for part in parts), sum(sizes.values())]
+        lines.append(f"{count:12,}" + "".join(f"{size / MIB:11.0f}" for size in row))
+    return lines
 
 
 def _load_cpu_s(found: Program) -> float:

@@ -65,7 +65,8 @@ class Stack:
         workspace: Where the workflow is.
     """
 
-    def __init__(self, double_url: str) -> None:
+    def __init__(self, double_url: str, *, steady: bool = False) -> None:
+        self._steady = steady
         self._folder = Path(tempfile.mkdtemp(prefix="nhood-bench-"))
         self._folder.chmod(0o711)  # PostgreSQL runs as another user when we are root
         self._double = double_url
@@ -104,6 +105,7 @@ class Stack:
             "NHOOD_SANDBOX_PORT": str(self.sandbox_port),
             "NHOOD_SANDBOX_URL": self._double,
             "NHOOD_OPS_PORT": str(free_port()),
+            "NHOOD_KAFKA_STEADY": str(self._steady).lower(),
             # What is measured is the pipeline, by one workspace alone.
             "NHOOD_INGEST_RATE": "1000000",
             "NHOOD_INGEST_BURST": "1000000",

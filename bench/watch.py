@@ -94,6 +94,21 @@ def difference(before: Mapping[str, float], after: Mapping[str, float]) -> dict[
     return {part: max(0.0, after[part] - before.get(part, 0.0)) for part in sorted(after)}
 
 
+def memory_now(processes: list[psutil.Process]) -> tuple[dict[str, int], int]:
+    """Give bytes by part (PSS), and what `ps` would add up."""
+    parts: dict[str, int] = defaultdict(int)
+    resident = 0
+    for process in processes:
+        try:
+            memory = process.memory_full_info()
+            part = part_of(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        parts[part] += getattr(memory, "pss", memory.uss)
+        resident += memory.rss
+    return dict(parts), resident
+
+
 class MemoryWatch:
     """Looks at memory every few seconds on a thread of its own."""
 
@@ -120,16 +135,7 @@ class MemoryWatch:
             self._stop.wait(SAMPLE_S)
 
     def _look(self) -> None:
-        parts: dict[str, int] = defaultdict(int)
-        resident = 0
-        for process in self._processes():
-            try:
-                memory = process.memory_full_info()
-                part = part_of(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-            parts[part] += getattr(memory, "pss", memory.uss)
-            resident += memory.rss
+        parts, resident = memory_now(self._processes())
         for part, size in parts.items():
             self.peak.parts[part] = max(self.peak.parts[part], size)
         self.peak.whole = max(self.peak.whole, sum(parts.values()))

@@ -78,6 +78,12 @@ class Settings:
         "https://repo1.maven.org/maven2",
         "Where Apache Kafka's jars are downloaded from.",
     )
+    kafka_steady: bool = _setting(
+        "NHOOD_KAFKA_STEADY",
+        False,  # noqa: FBT003 - a default
+        "Let the embedded broker compile its code for long runs: half its CPU after some minutes"
+        " of load, more before, and some 150 MB of memory.",
+    )
     host: str = _setting("NHOOD_HOST", "127.0.0.1", "Address that the HTTP servers bind to.")
     port: int = _setting("NHOOD_PORT", 8080, "Port of the gateway: webhooks, control API, portal.")
     ops_port: int = _setting(

@@ -15,9 +15,9 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol
 
+import orjson
 import psycopg
 import structlog
 from psycopg.rows import dict_row
@@ -138,14 +138,12 @@ class AccessLog:
 
     async def _flush(self) -> None:
         uses, self._uses = self._uses, {}
-        columns: list[list[Any]] = [list(column) for column in zip(*uses, strict=True)]
-        columns.append([self._process] * len(uses))
-        columns.append([use.count for use in uses.values()])
-        columns.append([_time(use.first_us) for use in uses.values()])
-        columns.append([_time(use.last_us) for use in uses.values()])
+        rows = [
+            (*key, self._process, use.count, use.first_us, use.last_us) for key, use in uses.items()
+        ]
         try:
             async with connection(self._pool) as on:
-                await on.execute(_INSERT, columns)
+                await on.execute(_INSERT, (orjson.dumps(rows).decode(),))
         except (DependencyDown, psycopg.Error):
             self._uses = {**uses, **self._uses}
             raise
@@ -154,16 +152,15 @@ class AccessLog:
             self._lost = 0
 
 
+# One text for all rows: psycopg writes arrays item by item, on the loop that the calls run on.
 _INSERT: Final = (
     "INSERT INTO token_uses (workspace_id, mode, connection_id, credential_version, purpose,"
     " execution_id, step_id, process, uses, first_at, last_at)"
-    " SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::int[], %s::text[],"
-    " %s::text[], %s::text[], %s::text[], %s::int[], %s::timestamptz[], %s::timestamptz[])"
+    " SELECT row->>0, row->>1, row->>2, (row->>3)::int, row->>4, row->>5, row->>6, row->>7,"
+    " (row->>8)::int, 'epoch'::timestamptz + (row->>9)::bigint * interval '1 microsecond',"
+    " 'epoch'::timestamptz + (row->>10)::bigint * interval '1 microsecond'"
+    " FROM json_array_elements(%s::json) AS rows(row)"
 )
-
-
-def _time(us: int) -> datetime:
-    return datetime.fromtimestamp(us / 1_000_000, UTC)
 
 
 async def page(

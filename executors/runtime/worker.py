@@ -135,9 +135,7 @@ class Worker:
         ACTIONS.labels(**labels, status=status).inc()
         await self._publish(result_record(finished, job.taken.stored, ended.encoded))
 
-    async def _finished(
-        self, job: Job, command: RequestStep, turn: Turn | None
-    ) -> "_Ended | None":
+    async def _finished(self, job: Job, command: RequestStep, turn: Turn | None) -> "_Ended | None":
         """Give the end of a step; None: it goes on later."""
         provider = self._ports.catalogue.get(command.provider)
         provider.require_open(command.mode)

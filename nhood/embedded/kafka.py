@@ -36,11 +36,13 @@ _JVM = (
     "-XX:+UseSerialGC",
     "-XX:MaxMetaspaceSize=128m",
     "-XX:ReservedCodeCacheSize=48m",
-    "-XX:TieredStopAtLevel=1",
     "-Xss512k",
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
 )
+# The first compiler only: the second one costs more than it saves in runs of some minutes
+# (docs/performance.md).
+_QUICK = "-XX:TieredStopAtLevel=1"
 
 _LOG4J = """\
 Configuration:
@@ -125,7 +127,8 @@ def start(
     config.write_text(_server_properties(chosen, free_port(), data))
     log_config = folder / "log4j2.yaml"
     log_config.write_text(_LOG4J)
-    base = [java, *_JVM, f"-Dlog4j2.configurationFile={log_config}", "-cp", f"{jars}/*"]
+    jvm = _JVM if settings.kafka_steady else (*_JVM, _QUICK)
+    base = [java, *jvm, f"-Dlog4j2.configurationFile={log_config}", "-cp", f"{jars}/*"]
     log = state_dir / "logs" / "kafka.log"
     cluster = _format(base, config, folder, log)
     command = [*base, "kafka.Kafka", str(config)]

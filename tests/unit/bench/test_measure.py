@@ -83,7 +83,7 @@ def report(**changes):
         product=program(400, 50),
         memory={"gateway": 100, "whole": 100},
         resident=120,
-        idle_cpu=0.05,
+        idle_cpu={"kafka": 0.05},
         expected=20,
         ended={"succeeded": 20},
         read_side={"succeeded": 20},
