@@ -169,18 +169,18 @@ class Bench:
 
     async def _soak(
         self, stack: Stack, facts: Facts, path: str, before: int
-    ) -> list[tuple[int, dict[str, int]]]:
+    ) -> list[reports.Growth]:
         """Send the long run in equal parts and look at the memory after each."""
         found = []
         total = self._options.soak
         for part in range(SOAK_PARTS + 1 if total else 0):
             count = total * part // SOAK_PARTS - total * (part - 1) // SOAK_PARTS if part else 0
-            if count:
-                await self._send(stack.gateway_port, path, count)
+            sent = await self._send(stack.gateway_port, path, count) if count else Outcome(0)
             done = before + total * part // SOAK_PARTS
             await self._settle(stack, facts, done)
             _say(f"{done:,} executions")
-            found.append((done, memory_now(stack.processes())[0]))
+            sizes = memory_now(stack.processes())[0]
+            found.append(reports.Growth(done, sent.executions_per_s, sizes))
         return found
 
     async def _settle(self, stack: Stack, facts: Facts, count: int) -> None:

@@ -27,6 +27,15 @@ class Program:
 
 
 @dataclass(slots=True)
+class Growth:
+    """Where a long run stands: executions so far, how fast the last part was, bytes by part."""
+
+    executions: int
+    per_s: float
+    sizes: dict[str, int]
+
+
+@dataclass(slots=True)
 class Report:
     """One run.
 
@@ -37,7 +46,7 @@ class Report:
         ended: Executions by status as the log has them.
         read_side: Executions by status as the API tells them.
         watch_cpu_s: What watching cost the measurement.
-        growth: Executions so far and bytes by part (PSS), in a long run.
+        growth: Speed and memory (PSS) along a long run.
     """
 
     cores: int
@@ -51,7 +60,7 @@ class Report:
     ended: dict[str, int]
     read_side: dict[str, int]
     watch_cpu_s: float
-    growth: list[tuple[int, dict[str, int]]] = field(default_factory=list)
+    growth: list[Growth] = field(default_factory=list)
 
     @property
     def floor(self) -> Program:
@@ -128,16 +137,17 @@ def text(report: Report) -> str:
     return "\n".join([*lines, *_growth(report.growth)])
 
 
-def _growth(growth: list[tuple[int, dict[str, int]]]) -> list[str]:
+def _growth(growth: list[Growth]) -> list[str]:
     """Write what each part held after so many executions, in MB."""
     if not growth:
         return []
-    parts = sorted(growth[0][1])
+    parts = sorted(growth[0].sizes)
     head = "".join(f"{part:>11}" for part in (*parts, "whole"))
-    lines = ["", f"{'executions':>12}{head}   (MB)"]
-    for count, sizes in growth:
-        row = [*(sizes.get(part, 0) for part in parts), sum(sizes.values())]
-        lines.append(f"{count:12,}" + "".join(f"{size / MIB:11.0f}" for size in row))
+    lines = ["", f"{'executions':>12}{'per s':>8}{head}   (MB)"]
+    for each in growth:
+        row = [*(each.sizes.get(part, 0) for part in parts), sum(each.sizes.values())]
+        sizes = "".join(f"{size / MIB:11.0f}" for size in row)
+        lines.append(f"{each.executions:12,}{each.per_s:8,.0f}{sizes}")
     return lines
 
 

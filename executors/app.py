@@ -30,6 +30,7 @@ from wire.files import file_store
 from wire.gather import Gathered
 from wire.http import allowed_by
 from wire.reread import Reread
+from wire.retention import tell_gaps
 from wire.rotation import EVERY_S, Rotation
 from wire.telemetry import (
     LAG,
@@ -70,9 +71,10 @@ class Executors:
             await asyncio.sleep(_MEASURE_S)
 
 
-def build(settings: Settings, pool: Pool, topics: Sequence[str], worker: Worker) -> Executors:
+async def build(settings: Settings, pool: Pool, topics: Sequence[str], worker: Worker) -> Executors:
     """Put together what takes steps and gives them their turns; nothing begins yet."""
     bootstrap = settings.kafka_bootstrap_servers
+    await tell_gaps("executors", bootstrap, GROUP, topics)
     again = Reread(bootstrap, "nhood-executors")
     plans = Plans(pool, lambda name, plan: dispatch.set_plan(name, plan))
     dispatch = Dispatch(
@@ -127,7 +129,7 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
             Ports(catalogue, ledger, driver, Gathered(publisher), Parking(pool), stopped),
             lambda: running.consumer,
         )
-        running = build(settings, pool, [steps_topic(slug) for slug in slugs], worker)
+        running = await build(settings, pool, [steps_topic(slug) for slug in slugs], worker)
         running.plans.start()
         ops = start_ops_server(
             settings.host, settings.ops_port, lambda: running.consumer.ready and not stop.is_set()

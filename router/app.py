@@ -45,6 +45,7 @@ from wire.bus import KafkaPublisher, Stored
 from wire.clock import now_us
 from wire.consumer import GroupConsumer, Taken
 from wire.places import PlaceReader
+from wire.retention import tell_gaps
 from wire.table import TableConsumer
 from wire.tail import Tail, read_to_end
 from wire.telemetry import configure_logging, start_ops_server
@@ -241,6 +242,8 @@ class Router:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then carry on what is queued and commit."""
         await self._publisher.start()
+        await tell_gaps("router", self._bootstrap, GROUP, [EVENTS])
+        await tell_gaps("router", self._bootstrap, RESULTS_GROUP, [RESULTS])
         for tail in (self._tail, self._waits_tail):
             tail.start()
             await _until_reached(tail.catch_up)

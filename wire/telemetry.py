@@ -61,7 +61,11 @@ ROUTER_EVENTS = Counter("nhood_router_events", "Events handled, by outcome.", ["
 DEADLETTERS = Counter(
     "nhood_deadletter", "Records sent to the dead-letter topic.", ["stage", "reason"]
 )
-
+DELETED_UNREAD = Counter(
+    "nhood_records_deleted_unread",
+    "Records that retention deleted before a stage had read them.",
+    ["stage", "topic"],
+)
 AUDIT_LOST = Counter(
     "nhood_vault_audit_lost", "Uses of credentials that no audit row tells, the database was away."
 )

@@ -32,6 +32,7 @@ LONG = os.environ.get("NHOOD_SOAK") == "1"
 SEED = int(os.environ.get("NHOOD_FAULTS_SEED", "0")) or random.randrange(1, 1 << 31)
 LOAD_S = 30.0 if LONG else 3.0
 RATE = 40
+AWAY_S = LOAD_S + 60.0  # how long at most the load goes on while nothing takes it
 # How long everything may take to end after the load: outages are waited for with growing pauses.
 SETTLE_S = 240
 _RETRY = {"max_attempts": 12, "delay": "200ms", "max_delay": "2s"}
@@ -57,6 +58,8 @@ class Row:
         lost: Effects that no vendor ever received.
         repeated: Effects received twice by the vendor that takes no keys.
         repeated_keyed: Tickets made twice by the vendor that takes keys.
+        progress_s: From the last time something was broken to the first effect of an event that
+            was posted after it; None: nothing was ended, paused or cut.
         settled_s: From the end of the load to the last end.
     """
 
@@ -68,21 +71,24 @@ class Row:
     lost: int = 0
     repeated: int = 0
     repeated_keyed: int = 0
+    progress_s: float | None = None
     settled_s: float = 0.0
 
     def line(self) -> str:
         """Give it as a line of a Markdown table."""
         ended = ", ".join(f"{count} {status}" for status, count in sorted(self.ended.items()))
+        progress = "" if self.progress_s is None else f"{self.progress_s:.1f}"
         return (
             f"| {self.name} | {self.accepted} | {self.refused} | {ended} | {self.without_outcome} |"
-            f" {self.lost} | {self.repeated} | {self.repeated_keyed} | {self.settled_s:.1f} |"
+            f" {self.lost} | {self.repeated} | {self.repeated_keyed} | {progress} |"
+            f" {self.settled_s:.1f} |"
         )
 
 
 HEAD = (
     "| fault, under load | accepted | refused | executions ended | without outcome | effects lost |"
-    " repeated, vendor without keys | repeated, vendor with keys | s to settle |\n"
-    "|---|---|---|---|---|---|---|---|---|"
+    " repeated, vendor without keys | repeated, vendor with keys | s to first progress |"
+    " s to settle |\n|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -93,6 +99,8 @@ class Field:
         self.product = product
         self.sandbox = httpx.Client(base_url=sandbox, timeout=30)
         self.random = random.Random(SEED)
+        self._broken_at: float | None = None  # the last time, by the wall clock
+        self._posted: dict[str, float] = {}
         self.workspace = Workspace.make(product)
         self.workspace.save(WORKFLOW)
         self.workspace.connect("slack")
@@ -117,6 +125,7 @@ class Field:
     def end(self, name: str, number: int) -> None:
         """Send a part a signal and wait until that process is gone."""
         part = self.part(name)
+        self._broken_at = time.time()
         os.kill(part.pid, number)
         wait_for(lambda: not part.alive, f"the end of the {name}", 60)
 
@@ -127,16 +136,38 @@ class Field:
         for one in stopped:
             one.send_signal(signal.SIGSTOP)
         time.sleep(seconds)
+        self._broken_at = time.time()
         for one in stopped:
             one.send_signal(signal.SIGCONT)
 
     def cut_database(self) -> None:
         """End every connection to PostgreSQL."""
+        self._broken_at = time.time()
         with psycopg.connect(self.product.state.env["DATABASE_URL"]) as on:
             on.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
             )
+
+    def fill_disk(self, seconds: float) -> None:
+        """Let PostgreSQL refuse every write to the busiest tables as it does on a full disk."""
+        tables = ("effects", "executions", "event_outcomes", "token_uses")
+        with psycopg.connect(self.product.state.env["DATABASE_URL"], autocommit=True) as on:
+            on.execute(
+                "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                " RAISE EXCEPTION 'could not extend file: No space left on device'"
+                " USING ERRCODE = 'disk_full'; END $$"
+            )
+            try:
+                for table in tables:
+                    on.execute(
+                        f"CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON {table}"
+                        " FOR EACH STATEMENT EXECUTE FUNCTION full_disk()"
+                    )
+                time.sleep(seconds)
+            finally:
+                self._broken_at = time.time()
+                on.execute("DROP FUNCTION full_disk CASCADE")
 
     @contextlib.contextmanager
     def another(self, stage: str) -> Iterator[None]:
@@ -170,6 +201,7 @@ class Field:
         wait_for(self._ready, "everything to run", 60)
         self.sandbox.delete("/_sandbox/received").raise_for_status()
         row, mark = Row(name), f"{name[:20]}-{time.monotonic_ns()}"
+        self._broken_at, self._posted = None, {}
         accepted: dict[str, str] = {}
         stop = threading.Event()
         load = threading.Thread(target=self._load, args=(mark, accepted, row, stop))
@@ -198,12 +230,17 @@ class Field:
         )
 
     def _load(self, mark: str, accepted: dict[str, str], row: Row, stop: threading.Event) -> None:
-        """Post at a steady rate for as long as something is being done, and `LOAD_S` at least."""
+        """Post at a steady rate while something is being done or nothing takes it, or `LOAD_S`."""
         begun, number = time.monotonic(), 0
         with httpx.Client(base_url=self.product.url, timeout=20) as client:
-            while not stop.is_set() or time.monotonic() - begun < LOAD_S:
+            while (
+                not stop.is_set()
+                or time.monotonic() - begun < LOAD_S
+                or self._away(accepted, time.monotonic() - begun)
+            ):
                 number += 1
                 name = f"{mark}-{number}"
+                self._posted[name] = time.time()
                 try:
                     answer = client.post(
                         f"/webhooks/{self.workspace.id}/faults", json={"name": name}
@@ -218,6 +255,13 @@ class Field:
                 time.sleep(max(0.0, begun + number / RATE - time.monotonic()))
                 if number > 10_000:
                     raise AssertionError("the load does not end")
+
+    def _away(self, accepted: dict[str, str], seconds: float) -> bool:
+        """Say whether nothing was accepted since the last break: the load goes on, for a while."""
+        broken_at = self._broken_at
+        if broken_at is None or seconds > AWAY_S:
+            return False
+        return not any(self._posted[name] > broken_at for name in list(accepted.values())[-1:])
 
     def _query(self, text: str, ids: list[str]) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.product.state.env["DATABASE_URL"], connect_timeout=5) as on:
@@ -261,6 +305,7 @@ class Field:
                     continue
                 if entry["action"] == "send_message":
                     messages[entry["body"]["text"]] += 1
+                    self._note_progress(row, entry)
                 elif entry["action"] == "create_ticket":
                     made = tickets.setdefault(entry["body"]["ticket"]["subject"], set())
                     made.add(entry["effect_key"])
@@ -269,6 +314,14 @@ class Field:
             row.lost = len(names - set(messages)) + len(names - set(tickets))
         row.repeated = sum(count - 1 for name, count in messages.items() if name in names)
         row.repeated_keyed = sum(len(made) - 1 for name, made in tickets.items() if name in names)
+
+    def _note_progress(self, row: Row, entry: dict[str, Any]) -> None:
+        """Note how long after the break this effect of an event came that was posted after it."""
+        broken_at = self._broken_at
+        if broken_at is None or self._posted.get(entry["body"]["text"], 0) < broken_at:
+            return
+        took = entry["at"] - broken_at
+        row.progress_s = took if row.progress_s is None else min(row.progress_s, took)
 
 
 def _was_done(entry: dict[str, Any]) -> bool:

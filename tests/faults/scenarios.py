@@ -14,7 +14,8 @@ from tests.faults.field import LONG, Field
 
 STAGES: Final = ("gateway", "router", "executors", "projector")
 TIMES: Final = 6 if LONG else 2
-PAUSE_S: Final = 30.0 if LONG else 5.0
+EVERYTHING: Final = LONG or os.environ.get("NHOOD_FAULTS_ALL") == "1"
+PAUSE_S: Final = 30.0 if EVERYTHING else 5.0
 GAP_S: Final = 5.0 if LONG else 1.0
 FAULTY: Final = 400 if LONG else 40
 Act = Callable[[Field], None]
@@ -99,6 +100,7 @@ _ALL: Final[Mapping[str, Act]] = {
     "PostgreSQL stopped (fast)": _server("postgres", signal.SIGINT),
     # As after a crash: it recovers from its log.
     "PostgreSQL stopped at once": _server("postgres", signal.SIGQUIT),
+    f"PostgreSQL's disk full for {PAUSE_S:.0f} s": lambda field: field.fill_disk(PAUSE_S),
     f"connections to PostgreSQL cut, {TIMES} times": _cut,
     "Valkey killed with -9": _server("valkey", signal.SIGKILL),
     f"vendors: {FAULTY} times 429": _vendors(status=429, headers={"Retry-After": "1"}, body={}),
@@ -122,9 +124,8 @@ _SHORT: Final = (
         "second router",
         "broker killed",
     ),
-    *("connections to", "Valkey", "429", "after it was done", "unreadable"),
+    *("disk full", "connections to", "Valkey", "429", "after it was done", "unreadable"),
 )
-EVERYTHING: Final = LONG or os.environ.get("NHOOD_FAULTS_ALL") == "1"
 SCENARIOS: Final[Mapping[str, Act]] = {
     name: act for name, act in _ALL.items() if EVERYTHING or any(w in name for w in _SHORT)
 }

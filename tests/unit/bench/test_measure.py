@@ -7,7 +7,7 @@ import pytest
 from bench.double import MARK
 from bench.load import Job, event_body
 from bench.measure import Outcome, outcome, percentiles
-from bench.report import Program, Report, text
+from bench.report import Growth, Program, Report, text
 from bench.watch import difference
 
 MS = 1_000_000
@@ -94,6 +94,14 @@ def report(**changes):
 
 def test_product_is_compared_with_the_faster_floor():
     assert report().ratio == pytest.approx(0.2)
+
+
+def test_long_run_is_told_part_by_part():
+    growth = [Growth(1_000, 0, {"kafka": 3 << 20}), Growth(2_000, 512.4, {"kafka": 5 << 20})]
+    head, first, second = text(report(growth=growth)).splitlines()[-3:]
+    assert head.split() == ["executions", "per", "s", "kafka", "whole", "(MB)"]
+    assert first.split() == ["1,000", "0", "3", "3"]
+    assert second.split() == ["2,000", "512", "5", "5"]
 
 
 @pytest.mark.parametrize(
