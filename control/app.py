@@ -24,6 +24,7 @@ from control.api import (
     executions,
     files,
     members,
+    polls,
     replays,
     webhook_endpoints,
     workflows,
@@ -116,6 +117,7 @@ def build_router(ports: Ports) -> APIRouter:
         deadletters,
         files,
         webhook_endpoints,
+        polls,
         completeness,
         replays,
     ):

@@ -13,6 +13,8 @@ from executors.runtime.files import StepFiles
 from executors.runtime.ledger import Ledger
 from executors.runtime.parking import Parking
 from executors.runtime.plans import Plans
+from executors.runtime.poll_rows import PollRows
+from executors.runtime.polling import LOOK_EVERY_S, Polling
 from executors.runtime.releases import Releases
 from executors.runtime.stopped import Stopped
 from executors.runtime.worker import Job, Ports, Worker
@@ -140,6 +142,11 @@ async def serve(settings: Settings, providers: tuple[str, ...] | None = None) ->
         async with (
             vault_duties(vault, publisher),
             repeating("release", releases.turn, 1.0),
+            repeating(
+                "poll",
+                Polling(PollRows(pool), catalogue, driver, publisher, slugs).turn,
+                LOOK_EVERY_S,
+            ),
             repeating("rotation", Rotation(pool, {"effects": settings.ledger_days}).turn, EVERY_S),
         ):
             await _until(stop, running.consumer)

@@ -91,6 +91,7 @@ _TAGS: Final = [
     {"name": "workflows", "description": "What is to happen, in versions that never change."},
     {"name": "events in", "description": "What happened outside."},
     {"name": "vendors' webhooks", "description": "Where vendors' own webhooks come in."},
+    {"name": "polls", "description": "What is looked for at vendors that do not tell."},
     {"name": "executions", "description": "What became of it, step by step."},
     {"name": "replays", "description": "Executions run once more: dry, to repair, or by force."},
     {"name": "dead letters", "description": "Records that nobody could handle; sent again."},

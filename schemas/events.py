@@ -35,6 +35,7 @@ TYPE_RELEASED = "nhood.released"
 TYPE_PROVIDER = "nhood.provider"
 # A note of such an event: why it starts nothing.
 QUARANTINE_NOTE = "nhood-quarantine"
+PROVIDER_NOTE = "nhood-provider"
 RESERVED_TYPE_PREFIX = "nhood."
 CANCELLED = "#cancelled"
 FINISHED = "#finished"

@@ -17,7 +17,7 @@ ConnectionId = NewType("ConnectionId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _ID = re.compile(
-    r"^(ws|wf|ex|ev|conn|key|oac|rq|per|ses|inv|sig|cs|hook|rpl|fil)_[0-9a-hjkmnp-tv-z]{26}$"
+    r"^(ws|wf|ex|ev|conn|key|oac|rq|per|ses|inv|sig|cs|hook|rpl|fil|poll)_[0-9a-hjkmnp-tv-z]{26}$"
 )
 
 
@@ -33,7 +33,8 @@ def new_id(kind: str, now_ms: int, randomness: bytes) -> str:
     """Build an id such as `ws_01jd…`.
 
     Args:
-        kind: The prefix: ws, wf, ex, ev, conn, key, oac, rq, per, ses, inv, sig, cs, rpl or fil.
+        kind: The prefix: ws, wf, ex, ev, conn, key, oac, rq, per, ses, inv, sig, cs, rpl, fil or
+            poll.
         now_ms: UTC, milliseconds since 1970.
         randomness: At least 10 bytes from a secure source.
     """

@@ -283,6 +283,7 @@ class ProviderSpec:
     errors: tuple[ErrorRule, ...]
     actions: Mapping[str, ActionSpec]
     triggers: Mapping[str, Any] | None
+    polls: Mapping[str, Any] | None
     folder: Path
     hooks: "Hooks" = field(repr=False, compare=False)
 

@@ -91,6 +91,7 @@ def read_provider(path: Path, override: ProviderOverride) -> ProviderSpec:
         errors=_rules(data["errors"], "errors", reader),
         actions=actions,
         triggers=data.get("triggers"),
+        polls=data.get("polls"),
         folder=path.parent,
         hooks=Hooks(data["slug"], path.parent / "hooks.py"),
     )

@@ -24,7 +24,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from schemas import tables_consents, tables_files, tables_hooks, tables_keys, tables_operations
+from schemas import (
+    tables_consents,
+    tables_files,
+    tables_hooks,
+    tables_keys,
+    tables_operations,
+    tables_polls,
+)
 from schemas.table_parts import metadata as metadata
 from schemas.table_parts import owner as _owner
 from schemas.table_parts import person as _person
@@ -35,6 +42,7 @@ vault_keys = tables_keys.vault_keys
 webhook_endpoints = tables_hooks.webhook_endpoints
 replays = tables_operations.replays
 files = tables_files.files
+polls = tables_polls.polls
 
 workspaces = Table(
     "workspaces",

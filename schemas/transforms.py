@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from email.utils import formataddr, getaddresses, parseaddr
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import orjson
 
@@ -135,6 +135,23 @@ def update_kind(value: object) -> object:
     if not isinstance(value, Mapping):
         return None
     return next((name for name in value if name != "update_id"), None)
+
+
+def zulu(value: object) -> object:
+    """Write a time of UTC as SOQL reads it: Salesforce tells `…16.000+0000`, and takes `…16.000Z`.
+
+    https://developer.salesforce.com/docs/atlas.en-us.soql_sosl.meta/soql_sosl/sforce_api_calls_soql_select_dateformats.htm
+    """
+    return re.sub(r"\+00:?00$", "Z", _text(value))
+
+
+def delta_token(value: object) -> object:
+    """Give the token of a delta or next link of Microsoft Graph: `…?token=ab` or `…(token='ab')`.
+
+    https://learn.microsoft.com/graph/api/driveitem-delta
+    """
+    found = re.search(r"token=(?:'([^']+)'|([^&)]+))", _text(value))
+    return unquote(found[1] or found[2]) if found else None
 
 
 def last_part(value: object) -> object:
@@ -346,6 +363,7 @@ TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
     "cost_wait": cost_wait,
     "crc32": crc32,
     "csv": csv,
+    "delta_token": delta_token,
     "email": as_email,
     "first_label": first_label,
     "from_base64": from_base64,
@@ -368,4 +386,5 @@ TRANSFORMS: Final[Mapping[str, Callable[[object], object]]] = {
     "sorted_pairs": sorted_pairs,
     "text": text,
     "update_kind": update_kind,
+    "zulu": zulu,
 }

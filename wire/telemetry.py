@@ -57,6 +57,8 @@ BREAKERS_OPEN = Gauge(
 BREAKER_CHANGES = Counter(
     "nhood_breaker_changes", "Changes of breakers' states.", ["provider", "level", "state"]
 )
+POLLS = Counter("nhood_polls", "Looks at vendors, by how they ended.", ["provider", "outcome"])
+POLLED_EVENTS = Counter("nhood_polled_events", "Events that looks found.", ["provider"])
 ROUTER_EVENTS = Counter("nhood_router_events", "Events handled, by outcome.", ["outcome"])
 DEADLETTERS = Counter(
     "nhood_deadletter", "Records sent to the dead-letter topic.", ["stage", "reason"]

@@ -131,6 +131,15 @@ class PageQuery(BaseModel):
 PageDep = Annotated[PageQuery, Query()]
 
 
+class ProviderPageQuery(PageQuery):
+    """Which page, of one provider's or of all."""
+
+    provider: Annotated[Text, Field(max_length=64)] | None = None
+
+
+ProviderPageDep = Annotated[ProviderPageQuery, Query()]
+
+
 def address_of(request: Request, ports: Ports) -> str:
     """Tell where a request comes from, as far as it can be believed."""
     peer = request.client.host if request.client is not None else ""

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 import orjson
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field, StringConstraints
 
-from control.api.shapes import Body, Member, PageDep, PortsDep, Text, failures
+from control.api.shapes import Body, Member, PortsDep, ProviderPageDep, Text, failures
 from control.core.cursor import read_cursor, write_cursor
 from control.ports import Ports
 from schemas.access import needs
@@ -131,13 +131,14 @@ async def create_endpoint(body: EndpointBody, caller: Member, ports: PortsDep) -
 async def list_endpoints(
     caller: Member,
     ports: PortsDep,
-    page: PageDep,
-    provider: Annotated[str | None, Query(max_length=64)] = None,
+    page: ProviderPageDep,
 ) -> EndpointPage:
     """List the addresses of the key's mode."""
-    kind, filters = "webhook_endpoints", [caller.workspace_id, caller.mode, provider]
+    kind, filters = "webhook_endpoints", [caller.workspace_id, caller.mode, page.provider]
     after = read_cursor(kind, filters, page.cursor)[1] if page.cursor else ""
-    rows = await ports.hooks.page(caller.workspace_id, caller.mode, provider, after, page.limit + 1)
+    rows = await ports.hooks.page(
+        caller.workspace_id, caller.mode, page.provider, after, page.limit + 1
+    )
     shown = rows[: page.limit]
     more = write_cursor(kind, filters, (0, shown[-1].id)) if len(rows) > page.limit else None
     return EndpointPage(

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from schemas.errors import NotFound, Problem
-from schemas.provider import Catalogue, ProviderSpec
+from schemas.polling import polls_of
+from schemas.provider import Catalogue, ProviderSpec, nearest
 from schemas.triggers import triggers_of
 
 
@@ -67,12 +69,18 @@ class CatalogueActions:
             return [_unknown("provider", error, "GET /api/v1/integrations lists them.")]
         if not spec.is_open(self._mode):
             return [_shut_down(spec)]
+        polled = polls_of(spec)
+        if any(name == event or fnmatchcase(name, event) for name in polled):
+            return []
         found = triggers_of(spec)
-        if found is None or not found.receivable:
-            mend = "Start the workflow by a webhook, an event or a schedule."
-            return [Problem("provider", f"{spec.name} sends no webhooks", mend, "no_triggers")]
-        wrong = found.check_event(event)
-        return [wrong] if wrong is not None else []
+        if found is not None and found.receivable:
+            wrong = found.check_event(event)
+            return [wrong] if wrong is not None else []
+        if polled:
+            hint = nearest(event, polled) or f"; it has: {', '.join(polled)}"
+            return [Problem("event", f"{event!r} is not looked for{hint}", "", "bad_event")]
+        mend = "Start the workflow by a webhook, an event or a schedule."
+        return [Problem("provider", f"{spec.name} sends no webhooks", mend, "no_triggers")]
 
 
 def _shut_down(spec: ProviderSpec) -> Problem:

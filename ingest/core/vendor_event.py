@@ -8,7 +8,14 @@ import orjson
 
 from ingest.core.vendor_request import VendorRequest
 from schemas.errors import InvalidInput
-from schemas.events import QUARANTINE_NOTE, TYPE_PROVIDER, Envelope, Event, Payload
+from schemas.events import (
+    PROVIDER_NOTE,
+    QUARANTINE_NOTE,
+    TYPE_PROVIDER,
+    Envelope,
+    Event,
+    Payload,
+)
 from schemas.expression import ABSENT, Template
 from schemas.ids import derived_id
 from schemas.incoming import ATTRIBUTE_MAX
@@ -16,7 +23,6 @@ from schemas.triggers import TriggerSpec
 
 # In one request; no vendor sends as many.
 EVENTS_MAX: Final = 1_000
-PROVIDER_NOTE: Final = "nhood-provider"
 ENDPOINT_NOTE: Final = "nhood-endpoint"
 SIGNATURE_NOTE: Final = "nhood-signature"
 UNNAMED: Final = "event"

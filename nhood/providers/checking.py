@@ -15,6 +15,7 @@ import orjson
 
 from executors.core.action import call
 from executors.core.outcome import Outcome, Succeeded, classify
+from executors.core.poll import asked, looked, started
 from executors.core.request import Response
 from ingest.core.signature import Valid
 from ingest.core.vendor_event import split
@@ -25,6 +26,7 @@ from nhood.sandbox.sample import roots_of
 from nhood.sandbox.sheet import read_sheet
 from schemas.errors import InvalidInput, NeighbourhoodError
 from schemas.expression import Template
+from schemas.polling import PollSpec, polls_of
 from schemas.provider import ActionSpec, ProviderSpec
 from schemas.triggers import triggers_of
 
@@ -43,6 +45,7 @@ def faults(spec: ProviderSpec, told: Mapping[str, str]) -> list[str]:
         *(fault for one in spec.actions.values() for fault in _action(spec, one, account)),
         *_failures(spec),
         *_webhooks(spec),
+        *_polls(spec),
     ]
 
 
@@ -129,6 +132,43 @@ def _webhooks(spec: ProviderSpec) -> Iterator[str]:
             continue
         if names != [name]:
             yield f"sandbox.yaml: events.{name} is read as {names}"
+
+
+def _polls(spec: ProviderSpec) -> Iterator[str]:
+    """See that each poll asks what its action takes and finds something in its example answer."""
+    try:
+        polls = polls_of(spec)
+    except InvalidInput as error:
+        yield error.public
+        return
+    for event, poll in polls.items():
+        try:
+            yield from (f"polls.{event}: {text}" for text in _polled(spec, poll))
+        except InvalidInput as error:
+            yield f"polls.{event}: {error.public}"
+
+
+def _polled(spec: ProviderSpec, poll: PollSpec) -> Iterator[str]:
+    state = None
+    for _ in range(3):  # where to begin, the first look, the one after
+        question = asked(poll, poll.example, state, _AT)
+        action = spec.action(question.action)
+        for problem in action.check_params(question.params):
+            yield f"{action.id}: {problem.place}: {problem.message}"
+        outcome = _read(spec, action)
+        if question.starts:
+            state = started(poll, outcome.output)
+            continue
+        found = looked(poll, state, outcome.output, _AT)
+        if not (found.state.seen or poll.positions):
+            yield f"nothing is found in the example answer of {action.id}"
+        state = found.state
+
+
+def _read(spec: ProviderSpec, action: ActionSpec) -> Outcome:
+    shown = action.example
+    answer = Response(shown.status, dict(shown.headers), _bytes(shown.body), _AT.timestamp())
+    return classify(spec, action, answer, action.prepare(dict(shown.params)))
 
 
 def _vector_holds(spec: ProviderSpec, vector: Mapping[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from nhood.providers.page import CATEGORIES, KINDS
+from schemas.polling import polls_of
 from schemas.provider import ProviderSpec
 from schemas.tiers import Standing
 from schemas.triggers import triggers_of
@@ -30,7 +31,9 @@ def _rows(found: Iterable[tuple[ProviderSpec, Standing]]) -> Iterator[str]:
     yield _row(("---",) * len(_COLUMNS))
     for spec, standing in found:
         triggers = triggers_of(spec)
-        receives = triggers is not None and triggers.receivable
+        told = [f"{len(triggers.events)} events"] if triggers and triggers.receivable else []
+        polls = polls_of(spec)
+        told += [f"{len(polls)} looked for"] if polls else []
         contract = "own description" if standing.described else "documentation"
         yield _row(
             (
@@ -41,7 +44,7 @@ def _rows(found: Iterable[tuple[ProviderSpec, Standing]]) -> Iterator[str]:
                 spec.auth.refresh if spec.auth.kind == "oauth2" else "none",
                 len(spec.limits),
                 f"{len(spec.errors)} ({standing.failures})",
-                f"{len(triggers.events)} events" if triggers and receives else "none",
+                ", ".join(told) or "none",
                 standing.vectors,
                 f"{contract} ({standing.described} of {len(spec.actions)})",
             )

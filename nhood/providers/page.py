@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import orjson
 
+from schemas.polling import polls_of
 from schemas.provider import ActionSpec, ErrorRule, ProviderSpec
 from schemas.provider_auth import AuthSpec
 from schemas.registration import registration_of
@@ -212,6 +213,7 @@ def _triggers(spec: ProviderSpec) -> Iterator[str]:
     if found is None or not found.receivable:
         yield f"{spec.name} sends no webhooks that could start a workflow."
         yield ""
+        yield from _polls(spec)
         return
     trigger = {"type": "provider", "provider": spec.slug, "event": found.events[0]}
     yield f"`{orjson.dumps(trigger).decode()}`"
@@ -226,6 +228,27 @@ def _triggers(spec: ProviderSpec) -> Iterator[str]:
         yield "- The vendor's handshake is answered by itself"
     told = "by the vendor's id" if found.delivery_id else "by nothing that the vendor says"
     yield f"- Deliveries that come twice are told apart {told}"
+    yield ""
+    yield from _polls(spec)
+
+
+def _polls(spec: ProviderSpec) -> Iterator[str]:
+    polls = polls_of(spec)
+    if not polls:
+        return
+    yield "What it does not tell is looked for: [polls](../webhooks.md#looked-for)"
+    yield ""
+    yield "| event | what | params | calls |"
+    yield "|---|---|---|---|"
+    for event, poll in polls.items():
+        needed = poll.schema.get("required") or ()
+        params = "; ".join(
+            f"`{name}`{'' if name in needed else ' (may be left out)'}: {schema['description']}"
+            for name, schema in (poll.schema.get("properties") or {}).items()
+        )
+        said = " ".join(map(_sentence, (poll.summary, *poll.notes)))
+        calls = f"`{poll.action}` every {poll.every_s} s or less often"
+        yield f"| `{event}` | {_cell(said)} | {_cell(params) or 'none'} | {calls} |"
     yield ""
 
 

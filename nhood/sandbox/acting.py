@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nhood.sandbox import entered, likeness, mime, paging
+from nhood.sandbox import entered, feeding, likeness, mime, paging
 from nhood.sandbox.grants import Grant
 from nhood.sandbox.plan import Plan, dig, read_header
 from nhood.sandbox.records import Account, Record
@@ -38,6 +38,11 @@ class Act:
     def salt(self) -> str:
         """What tells this account's ids from others'."""
         return f"{self.account.slug}/{self.account.key}/{self.plan.spec.resource}"
+
+    def note(self, record: Record, *, removed: bool = False) -> None:
+        """Note that something was made, changed or taken out."""
+        now_s = self.world.clock()
+        self.account.note(self.plan.spec.resource, record, now_s, removed=removed)
 
     def missing(self, shape: Shape | None = None) -> Answer:
         """Answer that there is no such thing."""
@@ -277,6 +282,8 @@ def _do(doing: Act) -> Answer:
     elif kind == "update":
         shelf.update(record, doing.sent)
         _keep(doing, record)
+    if kind in ("delete", "update"):
+        doing.note(record, removed=kind == "delete")
     return _content(doing, record) if plan.downloads else answer_of(doing, record)
 
 
@@ -318,6 +325,7 @@ def _create(doing: Act, further: Mapping[str, Any] | None = None) -> Answer:
     record = Record(number, {**names, **(further or {})}, sent)
     _keep(doing, record)
     account.shelf(plan.spec.resource).add(record)
+    doing.note(record)
     return answer_of(doing, record)
 
 
@@ -341,6 +349,7 @@ def _upsert(doing: Act) -> Answer:
         return _create(doing, {"external": f"external/{outer}"})
     shelf.update(record, doing.sent)
     _keep(doing, record)
+    doing.note(record)
     answer = made_of(doing, record)
     if isinstance(answer, dict) and "created" in answer:
         answer = {**answer, "created": False}
@@ -349,6 +358,8 @@ def _upsert(doing: Act) -> Answer:
 
 def _plain(doing: Act) -> Answer:
     example, plan = doing.plan.spec.example, doing.plan
+    if plan.sheet.feed is not None:
+        return feeding.fed(doing, plan.sheet.feed)
     body = likeness.overlaid(example.body, doing.sent)
     own = doing.params.get(plan.id_param or "")
     if own is not None and plan.names:

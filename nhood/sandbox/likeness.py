@@ -6,6 +6,7 @@ Pure. The example comes from `provider.yaml`; it is never changed itself.
 import hashlib
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 # A number below this is a count as often as an id, so it is replaced only where ids stand.
@@ -118,6 +119,11 @@ def same_type(old: Any, new: Any) -> Any:  # noqa: ANN401 - text or number
     if isinstance(old, str):
         return str(new)
     return int(new) if isinstance(new, str) and new.isdigit() else new
+
+
+def stamp(moment_s: float) -> str:
+    """Write a time, RFC 3339."""
+    return datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def alike(example: Any, number: int, salt: str, now_s: int) -> Any:  # noqa: ANN401 - text or number

@@ -83,6 +83,10 @@ def _item(doing: "Act", pattern: Any, record: Record) -> Any:  # noqa: ANN401 - 
     if not isinstance(pattern, Mapping):
         return next(iter(record.names.values()))
     item = likeness.overlaid(pattern, record.sent, extend=doing.plan.resource.extend)
+    item |= {
+        name: likeness.stamp(record.made_s if when == "made" else record.changed_s)
+        for name, when in doing.plan.resource.stamps.items()
+    }
     pairs = {}
     for name, new in record.names.items():
         for spelling in (name, *_SPELLINGS):
@@ -102,9 +106,18 @@ def _passes(doing: "Act", item: Any) -> bool:  # noqa: ANN401 - JSON
         if fields is not None:
             if not any(str(item.get(name)) == str(value) for name in fields):
                 return False
+        elif param in doing.plan.sheet.later:
+            if not _is_later(item.get(doing.plan.sheet.later[param]), value):
+                return False
         elif param in item and param not in _STEERING and _differs(item[param], value):
             return False
     return True
+
+
+def _is_later(own: Any, asked: Any) -> bool:  # noqa: ANN401 - JSON
+    """Compare ids as numbers and times as texts; vendors tell what is from that very time."""
+    one, other = str(own), str(asked)
+    return int(one) > int(other) if one.isdigit() and other.isdigit() else one >= other
 
 
 def _differs(own: Any, asked: Any) -> bool:  # noqa: ANN401 - JSON

@@ -1,6 +1,6 @@
 """What was made in the sandbox: per provider and account, kind by kind; in memory, bounded."""
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,11 +22,28 @@ class Record:
     Attributes:
         names: How it is called: `{"id": "10001", "key": "ED-25"}`.
         sent: What was sent of it, updates merged in; or an example's thing as it is.
+        made_s, changed_s: When, in seconds since 1970; 0: it was there before.
     """
 
     number: int
     names: Mapping[str, Any]
     sent: Mapping[str, Any]
+    made_s: float = 0.0
+    changed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something was made, changed or taken out.
+
+    Attributes:
+        seq: Counts the changes of an account.
+    """
+
+    seq: int
+    resource: str
+    record: Record
+    removed: bool
 
 
 @dataclass(slots=True)
@@ -85,6 +102,16 @@ class Account:
 
     # What was uploaded; the oldest go first.
     contents: "OrderedDict[tuple[str, int], SentFile]" = field(default_factory=OrderedDict)
+
+    # What changed, for who asks for it by place; the oldest go first.
+    journal: "deque[Change]" = field(default_factory=lambda: deque(maxlen=RECORDS_MAX))
+
+    def note(self, resource: str, record: Record, now_s: float, *, removed: bool = False) -> None:
+        """Note a change."""
+        record.made_s = record.made_s or now_s
+        record.changed_s = now_s
+        seq = self.journal[-1].seq + 1 if self.journal else 1
+        self.journal.append(Change(seq, resource, record, removed))
 
     def keep(self, place: tuple[str, int], file: SentFile) -> None:
         """Keep a content: of which kind, of the thing of which number."""

@@ -19,6 +19,7 @@ errors then look as the standards say. The file says how this vendor's look:
         taken: {key: key}       names that the request itself gives
         singular: ticket        how a param that names one is called
         extend: true            answers hold every field that was sent, not only the example's
+        stamps: {updated_at: changed}    fields that say when it was made or changed
         not_found: {...}
     actions:
       close_ticket:
@@ -31,6 +32,8 @@ errors then look as the standards say. The file says how this vendor's look:
         upsert: true            makes what is not there
         also: [todos]           of a deletion: further kinds of things that it ends
         soql: true              the list is asked for by a query
+        later: {after: id}      of a list: a param, and the field that must be greater
+        feed: {of: [files], since: cursor, item: {…}, answer: {…}}  see nhood/sandbox/feeding.py
         mime: raw               request's field that holds an e-mail, which is shown taken apart
     references:                 params that name a thing of the account
       - {param: channel, resource: channels, by: name, strip: "#", pattern: …, accept: …}
@@ -84,6 +87,16 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedSheet:
+    """A list of what changed."""
+
+    of: frozenset[str]
+    since: str
+    item: Tree | None
+    answer: Tree | None
+
+
+@dataclass(frozen=True, slots=True)
 class ActionSheet:
     """What cannot be told from an action's declaration."""
 
@@ -96,6 +109,8 @@ class ActionSheet:
     also: tuple[str, ...] = ()
     page: Mapping[str, str] = field(default_factory=dict)
     match: Mapping[str, list[str]] = field(default_factory=dict)
+    later: Mapping[str, str] = field(default_factory=dict)
+    feed: FeedSheet | None = None
     soql: bool = False
     mime: str | None = None
 
@@ -110,6 +125,7 @@ class ResourceSheet:
     prefix: Mapping[str, str] = field(default_factory=dict)
     taken: Mapping[str, str] = field(default_factory=dict)
     extend: bool = False
+    stamps: Mapping[str, Literal["made", "changed"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,13 +268,14 @@ def _resource(data: Mapping[str, Any]) -> ResourceSheet:
         prefix=data.get("prefix", {}),
         taken=data.get("taken", {}),
         extend=data.get("extend", False),
+        stamps=data.get("stamps", {}),
     )
 
 
 def _action(data: Mapping[str, Any]) -> ActionSheet:
     return ActionSheet(
-        kind=data.get("kind"),
-        id_param=data.get("id_param"),
+        kind=data.get("kind", "do" if "feed" in data else None),
+        id_param=data.get("id_param", "none" if "feed" in data else None),
         echo=data.get("echo", {}),
         refuse=tuple(
             Refusal(Condition(item["when"]), _shape(item, 400)) for item in data.get("refuse", ())
@@ -268,8 +285,19 @@ def _action(data: Mapping[str, Any]) -> ActionSheet:
         also=tuple(data.get("also", ())),
         page=data.get("page", {}),
         match=data.get("match", {}),
+        later=data.get("later", {}),
+        feed=_feed(data["feed"]) if "feed" in data else None,
         soql=data.get("soql", False),
         mime=data.get("mime"),
+    )
+
+
+def _feed(data: Mapping[str, Any]) -> FeedSheet:
+    return FeedSheet(
+        of=frozenset(data.get("of", ())),
+        since=data.get("since", ""),
+        item=_tree(data.get("item")),
+        answer=_tree(data.get("answer")),
     )
 
 

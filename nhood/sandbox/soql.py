@@ -1,4 +1,4 @@
-"""As much of Salesforce's query language as finds again what was made: fields, kind, equality.
+"""As much of Salesforce's query language as finds again what was made: fields, kind, comparison.
 
     SELECT Id, Name FROM Lead WHERE Email = 'jane@acme.example' AND Company = 'Acme' LIMIT 10
 
@@ -6,8 +6,10 @@ https://developer.salesforce.com/docs/atlas.en-us.soql_sosl.meta/soql_sosl/sforc
 """
 
 import re
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from nhood.sandbox.likeness import stamp
 from nhood.sandbox.records import Record
 
 if TYPE_CHECKING:
@@ -15,11 +17,12 @@ if TYPE_CHECKING:
 
 _QUERY: Final = re.compile(
     r"\s*SELECT\s+(?P<fields>[\w\s,.()]+?)\s+FROM\s+(?P<kind>\w+)(?:\s+WHERE\s+(?P<where>.+?))?"
-    r"(?:\s+ORDER\s+BY\s+[\w\s,.]+?)?(?:\s+LIMIT\s+(?P<limit>\d+))?\s*",
+    r"(?:\s+ORDER\s+BY\s+(?P<order>\w+)[\w\s,.]*?)?(?:\s+LIMIT\s+(?P<limit>\d+))?\s*",
     re.IGNORECASE | re.DOTALL,
 )
-_EQUAL: Final = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|[\w.-]+)\s*")
+_TERM: Final = re.compile(r"\s*(\w+)\s*(=|>=|>)\s*('(?:[^'\\]|\\.)*'|[\w.:+-]+)\s*")
 _AND: Final = re.compile(r"\s+AND\s+", re.IGNORECASE)
+_STANDARD: Final = "fields(standard)"
 
 
 def select(doing: "Act") -> list[dict[str, Any]] | None:
@@ -36,38 +39,51 @@ def select(doing: "Act") -> list[dict[str, Any]] | None:
     )
     if asked is None or resource is None:
         return None
-    found = []
+    order, found = (match["order"] or "").lower(), []
     for record in reversed(doing.account.shelf(resource).records.values()):
-        fields = _fields(record)
-        if all(str(fields.get(name, "")).lower() == value.lower() for name, value in asked):
-            url = f"/services/data/v62.0/sobjects/{match['kind']}/{fields['id']}"
-            shown = {name: fields.get(name.lower()) for name in wanted if "(" not in name}
-            found.append({"attributes": {"type": match["kind"], "url": url}, **shown})
-    return found[: int(match["limit"])] if match["limit"] else found
+        shown = _fields(record)
+        fields = {name.lower(): value for name, value in shown.items()}
+        if all(_holds(str(fields.get(name, "")), *term) for name, *term in asked):
+            url = f"/services/data/v62.0/sobjects/{match['kind']}/{shown['Id']}"
+            if _STANDARD not in map(str.lower, wanted):
+                shown = {name: fields.get(name.lower()) for name in wanted if "(" not in name}
+            item = {"attributes": {"type": match["kind"], "url": url}, **shown}
+            found.append((str(fields.get(order, "")), item))
+    items = [item for _, item in (sorted(found, key=itemgetter(0)) if order else found)]
+    return items[: int(match["limit"])] if match["limit"] else items
+
+
+def _holds(own: str, sign: str, asked: str) -> bool:
+    if sign == "=":
+        return own.lower() == asked.lower()
+    one, other = (re.sub(r"(\+00:?00|Z)$", "", text)[:19] for text in (own, asked))
+    return one >= other if sign == ">=" else one > other
 
 
 def _path(plan: Any) -> str:  # noqa: ANN401 - a Plan
     return str(plan.spec.request.path.source)
 
 
-def _conditions(where: str | None) -> list[tuple[str, str]] | None:
+def _conditions(where: str | None) -> list[tuple[str, str, str]] | None:
     if where is None:
         return []
     found = []
     for part in _AND.split(where):
-        match = _EQUAL.fullmatch(part)
+        match = _TERM.fullmatch(part)
         if match is None:
             return None
-        value = match[2]
+        value = match[3]
         if value.startswith("'"):
             value = re.sub(r"\\(.)", r"\1", value[1:-1])
-        found.append((match[1].lower(), value))
+        found.append((match[1].lower(), match[2], value))
     return found
 
 
 def _fields(record: Record) -> dict[str, Any]:
-    fields = {key.lower(): value for key, value in record.sent.items()}
-    fields["id"] = next(iter(record.names.values()))
-    names = (fields.get("firstname"), fields.get("lastname"))
-    fields.setdefault("name", " ".join(str(name) for name in names if name) or None)
+    fields = {"Id": next(iter(record.names.values())), **record.sent}
+    names = (record.sent.get("FirstName"), record.sent.get("LastName"))
+    fields.setdefault("Name", " ".join(str(name) for name in names if name) or None)
+    for name, moment_s in (("CreatedDate", record.made_s), ("SystemModstamp", record.changed_s)):
+        # https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/intro_valid_date_formats.htm
+        fields.setdefault(name, stamp(moment_s).replace("Z", ".000+0000"))
     return fields

@@ -120,6 +120,38 @@ async def test_vendors_own_webhook_starts_a_workflow(
     assert [one["status"] for one in found] == ["succeeded"]
 
 
+def test_what_a_vendor_does_not_tell_is_looked_for(workspace: Workspace) -> None:
+    spec = CATALOGUE.get("salesforce")
+    connection = connect(workspace, spec)
+    trigger = {"type": "provider", "provider": spec.slug, "event": "record_created"}
+    steps = [
+        {"id": "again", "provider": spec.slug, "action": "get_lead",
+         "config": {"id": "{{event.data.Id}}"}}
+    ]  # fmt: skip
+    workspace.save({"name": "Leads", "trigger": trigger, "steps": steps})
+    lead = {"id": "lead", "provider": spec.slug, "action": "create_lead",
+            "config": dict(spec.actions["create_lead"].example.params)}  # fmt: skip
+    by_hand = {"type": "webhook", "path": "/lead", "user": USER}
+    workspace.save({"name": "Make", "trigger": by_hand, "steps": [lead]})
+
+    body = {"provider": spec.slug, "event": "record_created", "params": {"object": "Lead"}}
+    polls = f"{workspace.path}/polls"
+    made = workspace.call("POST", polls, json=body | {"connection_id": connection["id"]})
+    assert made.status_code == 201, made.text
+    poll = f"{polls}/{made.json()['poll_id']}"
+
+    def state(wanted: dict[str, Any]) -> bool:
+        shown = workspace.call("GET", poll).json()
+        return wanted.items() <= shown.items()
+
+    wait_for(lambda: state({"state": "active", "found": 0}), "the first look", 30)
+    workspace.finished(workspace.post("/lead", {})["event_id"])
+    assert workspace.call("POST", f"{poll}/look").status_code == 202
+    wait_for(lambda: state({"found": 1, "error": None}), "the second look", 30)
+    found = wait_for(lambda: executions(workspace)[1:], "the execution", 60)
+    assert {one["status"] for one in found} == {"succeeded"}
+
+
 def executions(workspace: Workspace) -> list[dict[str, Any]]:
     """Those that have ended."""
     found = workspace.call("GET", f"{workspace.path}/executions").json()["items"]

@@ -213,6 +213,10 @@ async def test_endpoints_are_listed_by_pages_without_secrets_and_deleted(site):
         if cursor is None:
             break
     assert sorted(seen) == sorted(item["endpoint_id"] for item in made)
+    for provider, number in (("slack", 3), ("github", 0)):
+        query = {"provider": provider}
+        answer = await gateway.client.get(f"{path}/webhook-endpoints", params=query, headers=key)
+        assert len(answer.json()["items"]) == number
     one = f"{path}/webhook-endpoints/{seen[0]}"
     assert (await gateway.client.delete(one, headers=key)).status_code == 204
     assert (await gateway.client.get(one, headers=key)).status_code == 404
