@@ -43,7 +43,7 @@ def looked_up(spec: ProviderSpec, action: ActionSpec, params: dict, found: Respo
     """Answer the look-up; what follows: an outcome, or the request of the call itself."""
     steps = call_checked(spec, action, params, variables_of(spec), "key")
     request = next(steps)
-    assert request.method == "GET"
+    assert request.read_only
     try:
         return steps.send(found)
     except StopIteration as end:
@@ -82,6 +82,65 @@ def test_found_effect_looks_as_if_the_action_itself_had_answered():
 def test_effect_that_is_not_there_is_carried_out():
     request = looked_up(GITHUB, CREATE, PARAMS, answer(404, {"message": "Not Found"}))
     assert (request.method, request.url) == ("POST", "https://api.github.com/orgs/acme/repos")
+
+
+# What the vendor answers to the look-up, and what that says: the effect is there, it is not, or
+# nobody can say.
+TOLD = [
+    ("bitbucket", "create_repository", 200, {"uuid": "{u}"}, "found"),
+    ("bitbucket", "create_repository", 404, {}, "absent"),
+    ("dropbox", "create_folder", 200, {".tag": "folder", "id": "id:1"}, "found"),
+    ("dropbox", "create_folder", 200, {".tag": "file", "id": "id:1"}, "unknown"),
+    ("dropbox", "create_folder", 409, {"error_summary": "path/not_found/.."}, "absent"),
+    ("dropbox", "delete_item", 409, {"error_summary": "path/not_found/.."}, "found"),
+    ("dropbox", "delete_item", 409, {"error_summary": "path/malformed_path/.."}, "unknown"),
+    ("dropbox", "delete_item", 200, {".tag": "file", "id": "id:1"}, "absent"),
+    ("paypal", "send_invoice", 200, {"status": "SENT"}, "found"),
+    ("paypal", "send_invoice", 200, {"status": "DRAFT"}, "absent"),
+    ("paypal", "cancel_invoice", 200, {"status": "CANCELLED"}, "found"),
+    ("paypal", "cancel_invoice", 200, {"status": "SENT"}, "absent"),
+    ("intercom", "close_conversation", 200, {"id": "503", "state": "closed"}, "found"),
+    ("intercom", "close_conversation", 200, {"id": "503", "state": "snoozed"}, "absent"),
+    ("gmail", "create_label", 200, {"labels": [{"name": "Clients/Acme"}]}, "found"),
+    ("gmail", "create_label", 200, {"labels": [{"name": "INBOX"}]}, "absent"),
+    ("excel_online", "add_worksheet", 200, {"id": "{1}"}, "found"),
+    ("excel_online", "add_worksheet", 404, {}, "absent"),
+    ("postmark", "create_template", 200, {"TemplateId": 1, "Alias": "onboarding"}, "found"),
+    ("postmark", "create_template", 422, {"ErrorCode": 1101}, "absent"),
+    ("postmark", "create_template", 422, {"ErrorCode": 300}, "unknown"),
+    ("mattermost", "create_channel", 200, {"id": "c"}, "found"),
+    ("mattermost", "create_channel", 404, {}, "absent"),
+    (
+        "google_drive", "create_permission", 200,
+        {"permissions": [{"emailAddress": "ben@example.com", "role": "reader"}]}, "found",
+    ),
+    (
+        "google_drive", "create_permission", 200,
+        {"permissions": [{"emailAddress": "ben@example.com", "role": "writer"}]}, "absent",
+    ),
+    (
+        "google_drive", "create_permission", 200,
+        {"permissions": [{"type": "anyone", "role": "reader"}], "nextPageToken": "2"}, "unknown",
+    ),
+    (
+        "airtable", "create_field", 200,
+        {"tables": [{"id": "tbltp8DGLhqbUmjK1", "fields": [{"name": "Visited"}]}]}, "found",
+    ),
+    (
+        "airtable", "create_field", 200,
+        {"tables": [{"id": "tbltp8DGLhqbUmjK1", "fields": [{"name": "Name"}]}]}, "absent",
+    ),
+    ("airtable", "create_field", 200, {"tables": []}, "unknown"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("slug", "name", "status", "body", "says"), TOLD)
+def test_what_a_look_up_says(slug, name, status, body, says):
+    spec = CATALOGUE.get(slug)
+    action = spec.action(name)
+    found = looked_up(spec, action, action.example.params, answer(status, body))
+    read = {Succeeded: "found", Unknown: "unknown"}.get(type(found), "absent")
+    assert read == says
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
