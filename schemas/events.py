@@ -466,6 +466,11 @@ def _whole_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+def rfc3339_seconds(moment: datetime) -> str:
+    """Write a time of UTC in whole seconds: `2026-01-31T08:00:00Z`."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def parse_rfc3339(text: str) -> int:
     """Read a time as microseconds, UTC.
 

@@ -25,12 +25,13 @@ Templates read `params`, `cursor`, `ago` (ten minutes before the first look, RFC
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from schemas.errors import InvalidInput, NotFound
 from schemas.expression import Condition, Template, Tree
 from schemas.params import ParamsChecker
-from schemas.provider import ProviderSpec, nearest
+from schemas.provider import ProviderSpec, Unchanging, nearest
 
 EVERY_S_MIN: Final = 60
 """A vendor's limits are for steps; a poll may take a call a minute of them."""
@@ -93,7 +94,12 @@ def polls_of(spec: ProviderSpec) -> Mapping[str, PollSpec]:
     Raises:
         InvalidInput: `bad_provider`; the file says what cannot be.
     """
-    found = {}
+    return _compiled(Unchanging(spec)) if spec.polls else {}
+
+
+@lru_cache(maxsize=64)
+def _compiled(one: Unchanging[ProviderSpec]) -> Mapping[str, PollSpec]:
+    spec, found = one.value, {}
     for event, data in (spec.polls or {}).items():
         try:
             found[event] = _read(event, data)

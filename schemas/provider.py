@@ -11,7 +11,7 @@ import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from schemas.errors import InvalidInput, NotFound, Problem
@@ -23,6 +23,8 @@ from schemas.settings import ProviderOverride
 
 OutcomeKind = Literal["rejected", "throttled", "unavailable", "unauthorised", "unknown"]
 DelayForm = Literal["auto", "seconds", "epoch", "epoch_ms", "iso", "http_date"]
+
+Kept = TypeVar("Kept")
 
 FOLDER: Final = "executors/providers"
 
@@ -326,6 +328,21 @@ class ProviderSpec:
         """Give the connection's variables with the declared defaults."""
         defaults = self.auth.variable_defaults
         return {**defaults, **variables} if defaults else variables
+
+
+class Unchanging(Generic[Kept]):
+    """Lets what never changes be a key of a cache by which one it is."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Kept) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unchanging) and other.value is self.value
 
 
 class Hooks:

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 from schemas.errors import InvalidInput, Problem
 from schemas.expression import Condition, Template, Tree
-from schemas.provider import ProviderSpec, nearest
+from schemas.provider import ProviderSpec, Unchanging, nearest
 
 Algorithm = Literal[
     "hmac-sha256", "hmac-sha1", "sha256", "ed25519", "ecdsa-p256-sha256", "jwt-hs256", "oidc",
@@ -172,27 +172,12 @@ def triggers_of(spec: ProviderSpec) -> TriggerSpec | None:
     Raises:
         InvalidInput: `bad_provider`; the file says what cannot be.
     """
-    return _compiled(spec.slug, _Frozen(spec.triggers)) if spec.triggers else None
-
-
-class _Frozen:
-    """Lets a section be a key of the cache by what it is, since it never changes."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        self.data = data
-
-    def __hash__(self) -> int:
-        return id(self.data)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Frozen) and other.data is self.data
+    return _compiled(spec.slug, Unchanging(spec.triggers)) if spec.triggers else None
 
 
 @lru_cache(maxsize=256)
-def _compiled(slug: str, section: _Frozen) -> TriggerSpec:
-    data = section.data
+def _compiled(slug: str, section: Unchanging[Mapping[str, Any]]) -> TriggerSpec:
+    data = section.value
     try:
         return TriggerSpec(
             events=tuple(data.get("events") or ()),

@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 from schemas.errors import Conflict, NotFound
 from schemas.ids import derived_id, is_id
 from schemas.settings import Secret
+from token_vault.store import require
 from wire.database import Pool, connection
 
 OVERLAP_H: Final = 24
@@ -138,16 +139,7 @@ class Hooks:
                     code="too_many_endpoints",
                 )
             if connection_id is not None:
-                await cursor.execute(
-                    "SELECT 1 FROM connections WHERE workspace_id = %s AND id = %s AND mode = %s"
-                    " AND provider = %s",
-                    (workspace, connection_id, mode, provider),
-                )
-                if await cursor.fetchone() is None:
-                    raise NotFound(
-                        f"There is no {mode} {provider} connection {connection_id[:64]!r}.",
-                        code="connection_not_found",
-                    )
+                await require(on, workspace, mode, provider, connection_id)
             sealed = await self._seal(workspace, name, secret) if secret is not None else None
             await cursor.execute(
                 "INSERT INTO webhook_endpoints"

@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
-from schemas.errors import Conflict
+from schemas.errors import Conflict, NotFound
 from token_vault.changes import Change, note
 from wire.database import Pool, connection
 
@@ -145,6 +145,21 @@ async def by_id(on: Borrowed, workspace: str, connection_id: str) -> Connection 
     """Find a connection by its id, and keep others from changing it in this transaction."""
     cursor = await on.execute(_select("id = %s FOR UPDATE"), (workspace, connection_id))
     return _one(await cursor.fetchone())
+
+
+async def require(
+    on: Borrowed, workspace: str, mode: str, provider: str, connection_id: str
+) -> None:
+    """See that a connection is of this workspace, mode and provider.
+
+    Raises:
+        NotFound: `connection_not_found`.
+    """
+    where = "id = %s AND mode = %s AND provider = %s"
+    cursor = await on.execute(_select(where), (workspace, connection_id, mode, provider))
+    if await cursor.fetchone() is None:
+        text = f"There is no {mode} {provider} connection {connection_id[:64]!r}."
+        raise NotFound(text, code="connection_not_found")
 
 
 async def shared(on: Borrowed, row: Connection) -> bool:

@@ -17,6 +17,7 @@ import orjson
 import structlog
 
 from schemas.errors import Conflict, DependencyDown, InvalidInput, NeighbourhoodError, Problem
+from schemas.events import rfc3339_seconds
 from schemas.expression import ABSENT
 from schemas.provider import Catalogue, ProviderSpec, render_all
 from schemas.registration import CallSpec, RegistrationSpec, registration_of
@@ -205,7 +206,7 @@ class Subscriptions:
         }
         if plan.life_s is not None:
             until = self._clock() + timedelta(seconds=plan.life_s)
-            roots["expires_at"] = until.strftime("%Y-%m-%dT%H:%M:%SZ")
+            roots["expires_at"] = rfc3339_seconds(until)
         return _Talk(spec, plan, row, roots, credential)
 
     async def _ask(self, talk: _Talk, step: CallSpec, *, of_known: bool = False) -> Any:  # noqa: ANN401 - JSON values

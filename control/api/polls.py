@@ -14,7 +14,9 @@ from control.store import polls as store
 from control.store.query import Row
 from schemas.access import Caller, needs
 from schemas.errors import Conflict, InvalidInput, NotFound
-from schemas.polling import EVERY_S_MIN, poll_of
+from schemas.polling import EVERY_S_MIN, PollSpec, poll_of
+from schemas.provider import ProviderSpec
+from token_vault.store import require
 from wire.database import connection
 
 _TAGS: Final[list[Any]] = ["polls"]
@@ -101,18 +103,14 @@ async def create_poll(body: PollBody, caller: Member, ports: PortsDep) -> PollAn
         text = "; ".join(problem.message for problem in problems)
         raise InvalidInput(f"{text}.", problems=problems, code="invalid_params")
     every = body.every_seconds or poll.every_s
-    if every < poll.every_s:
-        text = f"{spec.name} is looked at every {poll.every_s} s at the most for {body.event}."
-        raise InvalidInput(text, code="too_often")
+    _require_pace(spec, poll, every)
     name = ports.mint("poll")
     async with connection(ports.pool) as on:
         workspace, mode = caller.workspace_id, caller.mode
         if await store.count(on, workspace) >= POLLS_MAX:
             text = f"A workspace has up to {POLLS_MAX} polls; delete one."
             raise Conflict(text, code="too_many_polls")
-        if not await store.connected(on, workspace, mode, body.provider, body.connection_id):
-            text = f"There is no {mode} {body.provider} connection {body.connection_id!r}."
-            raise NotFound(text, code="connection_not_found")
+        await require(on, workspace, mode, body.provider, body.connection_id)
         values = {
             "id": name,
             "workspace": workspace,
@@ -155,10 +153,9 @@ async def change_poll(
 ) -> PollAnswer:
     """Pause a poll, let it go on, or change its label and pace."""
     now = await _shown(ports, caller, poll_id)
-    least = poll_of(ports.catalogue.get(now.provider), now.event).every_s
-    if body.every_seconds is not None and body.every_seconds < least:
-        text = f"{now.provider} is looked at every {least} s at the most for {now.event}."
-        raise InvalidInput(text, code="too_often")
+    if body.every_seconds is not None:
+        spec = ports.catalogue.get(now.provider)
+        _require_pace(spec, poll_of(spec, now.event), body.every_seconds)
     wish = {"label": body.label, "every_s": body.every_seconds, "paused": body.paused}
     async with connection(ports.pool) as on:
         await store.change(on, caller.workspace_id, caller.mode, poll_id, wish)
@@ -180,6 +177,12 @@ async def delete_poll(poll_id: _Id, caller: Member, ports: PortsDep) -> None:
     async with connection(ports.pool) as on:
         if not await store.delete(on, caller.workspace_id, caller.mode, poll_id):
             raise _not_found(poll_id)
+
+
+def _require_pace(spec: ProviderSpec, poll: PollSpec, every_s: int) -> None:
+    if every_s < poll.every_s:
+        text = f"{spec.name} is looked at every {poll.every_s} s at the most for {poll.event}."
+        raise InvalidInput(text, code="too_often")
 
 
 async def _shown(ports: Ports, caller: Caller, poll_id: str) -> PollAnswer:

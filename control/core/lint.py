@@ -70,7 +70,7 @@ class CatalogueActions:
         if not spec.is_open(self._mode):
             return [_shut_down(spec)]
         polled = polls_of(spec)
-        if any(name == event or fnmatchcase(name, event) for name in polled):
+        if any(fnmatchcase(name, event) for name in polled):
             return []
         found = triggers_of(spec)
         if found is not None and found.receivable:

@@ -20,19 +20,6 @@ async def count(on: Borrowed, workspace: str) -> int:
     return int(found["n"]) if found else 0
 
 
-async def connected(
-    on: Borrowed, workspace: str, mode: str, provider: str, connection_id: str
-) -> bool:
-    """Say whether a connection is of this workspace, mode and provider."""
-    found = await row(
-        on,
-        "SELECT 1 FROM connections WHERE workspace_id = %s AND id = %s AND mode = %s"
-        " AND provider = %s",
-        (workspace, connection_id, mode, provider),
-    )
-    return found is not None
-
-
 async def insert(on: Borrowed, values: Mapping[str, Any]) -> None:
     """Keep a new one; it looks at once."""
     await run(

@@ -15,6 +15,7 @@ from typing import Any, Final
 import orjson
 
 from schemas.errors import InvalidInput
+from schemas.events import rfc3339_seconds
 from schemas.expression import ABSENT, Template
 from schemas.polling import PollSpec
 from schemas.transforms import as_text
@@ -93,7 +94,7 @@ def asked(
     Raises:
         MissingPath: The file refers to what is not there.
     """
-    roots: dict[str, Any] = {"params": params, "ago": _rfc3339(now - LOOK_BACK)}
+    roots: dict[str, Any] = {"params": params, "ago": rfc3339_seconds(now - LOOK_BACK)}
     if state is None and poll.start is not None:
         return Question(poll.start.action, poll.start.params.render(roots), starts=True)
     if poll.newest is not None and state is None:
@@ -143,14 +144,10 @@ def looked(poll: PollSpec, state: State | None, output: object, now: datetime) -
     # A poll that begins by a call of its own knows its place before the first look.
     old = state is None
     return Look(
-        items=() if old else [one[0] for one in dict(_by_id(fresh)).values()],
+        items=() if old else list({item.id: item for item, _ in fresh}.values()),
         state=State(cursor, frozenset(one[0].id for one in found)),
         more=more,
     )
-
-
-def _by_id(found: Sequence[tuple[Item, Any]]) -> Sequence[tuple[str, tuple[Item, Any]]]:
-    return [(one[0].id, one) for one in found]
 
 
 def _by_position(state: State | None, listed: Sequence[Any], *, more: bool) -> Look:
@@ -194,7 +191,7 @@ def _cursor(
         found = poll.cursor.find({"output": output, "cursor": before.cursor})
         return before.cursor if found is ABSENT or found is None else found
     if poll.newest is not None and before.cursor is None:
-        return _rfc3339(now - LOOK_BACK)
+        return rfc3339_seconds(now - LOOK_BACK)
     return before.cursor
 
 
@@ -209,7 +206,3 @@ def _rank(stamp: object) -> tuple[int, float, str]:
         return (0, stamp, "")
     text = "" if stamp is None else as_text(stamp)
     return (0, int(text), "") if text.isdigit() else (1, 0, text)
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

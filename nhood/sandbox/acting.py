@@ -12,7 +12,7 @@ from typing import Any, Final
 from nhood.sandbox import entered, feeding, likeness, mime, paging
 from nhood.sandbox.grants import Grant
 from nhood.sandbox.plan import Plan, dig, read_header
-from nhood.sandbox.records import Account, Record
+from nhood.sandbox.records import Account, Record, Shelf
 from nhood.sandbox.sheet import ReferenceSheet, Shape
 from nhood.sandbox.subscribing import HookCall
 from nhood.sandbox.vendor import Vendor, World
@@ -279,11 +279,9 @@ def _do(doing: Act) -> Answer:
         return doing.missing()
     if kind == "delete":
         shelf.remove(record)
+        doing.note(record, removed=True)
     elif kind == "update":
-        shelf.update(record, doing.sent)
-        _keep(doing, record)
-    if kind in ("delete", "update"):
-        doing.note(record, removed=kind == "delete")
+        _change(doing, shelf, record)
     return _content(doing, record) if plan.downloads else answer_of(doing, record)
 
 
@@ -336,6 +334,13 @@ def _keep(doing: Act, record: Record) -> None:
         doing.account.keep((doing.plan.spec.resource, record.number), file)
 
 
+def _change(doing: Act, shelf: Shelf, record: Record) -> None:
+    """Lay what was sent over a thing."""
+    shelf.update(record, doing.sent)
+    _keep(doing, record)
+    doing.note(record)
+
+
 def _upsert(doing: Act) -> Answer:
     """Change the thing that has this external name, or make it."""
     plan, shelf = doing.plan, doing.account.shelf(doing.plan.spec.resource)
@@ -347,9 +352,7 @@ def _upsert(doing: Act) -> Answer:
         record = next((r for r in found if likeness.unwrapped(r.sent).get(key) == outer), None)
     if record is None or outer is None:
         return _create(doing, {"external": f"external/{outer}"})
-    shelf.update(record, doing.sent)
-    _keep(doing, record)
-    doing.note(record)
+    _change(doing, shelf, record)
     answer = made_of(doing, record)
     if isinstance(answer, dict) and "created" in answer:
         answer = {**answer, "created": False}

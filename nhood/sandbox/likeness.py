@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from schemas.events import rfc3339_seconds
+
 # A number below this is a count as often as an id, so it is replaced only where ids stand.
 _ID_FROM: Final = 1_000
 _LOWER, _UPPER, _DIGITS = "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "0123456789"
@@ -123,7 +125,7 @@ def same_type(old: Any, new: Any) -> Any:  # noqa: ANN401 - text or number
 
 def stamp(moment_s: float) -> str:
     """Write a time, RFC 3339."""
-    return datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return rfc3339_seconds(datetime.fromtimestamp(moment_s, UTC))
 
 
 def alike(example: Any, number: int, salt: str, now_s: int) -> Any:  # noqa: ANN401 - text or number

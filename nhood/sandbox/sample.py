@@ -21,6 +21,7 @@ import orjson
 
 from nhood.sandbox.accounts import ACCOUNT_DEFAULT, account_forms
 from schemas.errors import InvalidInput
+from schemas.events import rfc3339_seconds
 from schemas.expression import Roots, Tree
 
 _PARTS = frozenset({"headers", "query", "body", "form", "text"})
@@ -78,7 +79,7 @@ def roots_of(slug: str, url: str, secret: str, delivery: str, at: datetime) -> d
     return {
         "account": account_forms(slug, ACCOUNT_DEFAULT),
         "delivery": delivery,
-        "now": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "now": rfc3339_seconds(at),
         "epoch": int(at.timestamp()),
         "epoch_ms": int(at.timestamp() * 1000),
         "url": url,
